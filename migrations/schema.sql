@@ -1,0 +1,289 @@
+-- The schema after all migrations, for readers and for a test. Written by './task schema'; never run.
+
+CREATE TABLE keyturn.api_keys (
+    key_id text NOT NULL,
+    namespace text NOT NULL,
+    person text NOT NULL,
+    secret_sha256 bytea NOT NULL,
+    permissions text[] NOT NULL,
+    label text NOT NULL DEFAULT ''::text,
+    created_by text NOT NULL,
+    created_at timestamp with time zone NOT NULL DEFAULT now(),
+    expires_at timestamp with time zone,
+    revoked_at timestamp with time zone,
+    CONSTRAINT api_keys_pkey PRIMARY KEY (key_id),
+    CONSTRAINT api_keys_namespace_person_fkey FOREIGN KEY (namespace, person) REFERENCES keyturn.people(namespace, person) ON DELETE CASCADE
+);
+
+CREATE TABLE keyturn.approvals (
+    approval_id text NOT NULL,
+    namespace text NOT NULL,
+    workflow_id text NOT NULL,
+    interrupt_id text NOT NULL,
+    item integer NOT NULL DEFAULT 0,
+    node text NOT NULL,
+    kind text NOT NULL,
+    dialect text NOT NULL,
+    payload json NOT NULL,
+    action json,
+    question json,
+    allowed text[] NOT NULL,
+    description text NOT NULL DEFAULT ''::text,
+    on_reject text NOT NULL DEFAULT 'cancel'::text,
+    digest text NOT NULL,
+    volatile_fields text[] NOT NULL DEFAULT '{}'::text[],
+    revision integer NOT NULL DEFAULT 1,
+    requester text NOT NULL,
+    on_behalf_of text,
+    launched_by text,
+    last_editor text,
+    risk_level text NOT NULL,
+    reasons json NOT NULL,
+    route text NOT NULL,
+    confidence double precision,
+    urgent boolean NOT NULL DEFAULT false,
+    policy text NOT NULL,
+    policy_versions text[] NOT NULL,
+    requirement json NOT NULL,
+    approval_ttl interval NOT NULL,
+    requested_at timestamp with time zone NOT NULL,
+    due_at timestamp with time zone NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    escalate_at timestamp with time zone,
+    lapses_at timestamp with time zone,
+    state text NOT NULL,
+    decision json,
+    resolved_by text,
+    resolved_at timestamp with time zone,
+    delivered_at timestamp with time zone,
+    executed_at timestamp with time zone,
+    CONSTRAINT approvals_dialect_check CHECK ((dialect = ANY (ARRAY['keyturn'::text, 'langchain'::text, 'langchain_call'::text, 'agent_inbox'::text, 'raw'::text]))),
+    CONSTRAINT approvals_kind_check CHECK ((kind = ANY (ARRAY['approval'::text, 'question'::text]))),
+    CONSTRAINT approvals_on_reject_check CHECK ((on_reject = ANY (ARRAY['cancel'::text, 'resume'::text]))),
+    CONSTRAINT approvals_pkey PRIMARY KEY (approval_id),
+    CONSTRAINT approvals_route_check CHECK ((route = ANY (ARRAY['AUTO'::text, 'QUICK'::text, 'FULL'::text, 'DENIED'::text]))),
+    CONSTRAINT approvals_state_check CHECK ((state = ANY (ARRAY['pending'::text, 'approved'::text, 'executed'::text, 'lapsed'::text, 'stale'::text, 'rejected'::text, 'expired'::text, 'withdrawn'::text, 'answered'::text, 'cancelled'::text]))),
+    CONSTRAINT approvals_workflow_id_interrupt_id_item_key UNIQUE (workflow_id, interrupt_id, item),
+    CONSTRAINT approvals_workflow_id_fkey FOREIGN KEY (workflow_id) REFERENCES keyturn.workflows(workflow_id) ON DELETE CASCADE
+) WITH (fillfactor=85);
+
+CREATE TABLE keyturn.effects (
+    key text NOT NULL,
+    namespace text NOT NULL,
+    workflow_id text NOT NULL,
+    node text NOT NULL,
+    visit text NOT NULL,
+    name text NOT NULL,
+    state text NOT NULL,
+    result json,
+    error text,
+    approval_id text,
+    token text NOT NULL,
+    attempts integer NOT NULL DEFAULT 1,
+    asked integer NOT NULL DEFAULT 0,
+    settled integer NOT NULL DEFAULT 0,
+    started_at timestamp with time zone NOT NULL,
+    finished_at timestamp with time zone,
+    CONSTRAINT effects_approval_id_key UNIQUE (approval_id),
+    CONSTRAINT effects_pkey PRIMARY KEY (key),
+    CONSTRAINT effects_state_check CHECK ((state = ANY (ARRAY['started'::text, 'finished'::text, 'failed'::text]))),
+    CONSTRAINT effects_approval_id_fkey FOREIGN KEY (approval_id) REFERENCES keyturn.approvals(approval_id),
+    CONSTRAINT effects_workflow_id_fkey FOREIGN KEY (workflow_id) REFERENCES keyturn.workflows(workflow_id) ON DELETE CASCADE
+);
+
+CREATE TABLE keyturn.events (
+    workflow_id text NOT NULL,
+    seq bigint NOT NULL,
+    namespace text NOT NULL,
+    at timestamp with time zone NOT NULL,
+    type text NOT NULL,
+    actor text NOT NULL,
+    body json NOT NULL,
+    hash bytea NOT NULL,
+    CONSTRAINT events_pkey PRIMARY KEY (workflow_id, seq),
+    CONSTRAINT events_workflow_id_fkey FOREIGN KEY (workflow_id) REFERENCES keyturn.workflows(workflow_id) ON DELETE CASCADE
+);
+
+CREATE TABLE keyturn.graphs (
+    graph text NOT NULL,
+    version text NOT NULL,
+    input_schema json NOT NULL,
+    topology json NOT NULL,
+    max_running integer,
+    offered_at timestamp with time zone NOT NULL DEFAULT now(),
+    CONSTRAINT graphs_pkey PRIMARY KEY (graph, version)
+);
+
+CREATE TABLE keyturn.idempotency_keys (
+    namespace text NOT NULL,
+    caller text NOT NULL,
+    key text NOT NULL,
+    request_hash bytea NOT NULL,
+    subject text NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    CONSTRAINT idempotency_keys_pkey PRIMARY KEY (namespace, caller, key)
+);
+
+CREATE TABLE keyturn.people (
+    namespace text NOT NULL,
+    person text NOT NULL,
+    name text NOT NULL DEFAULT ''::text,
+    email text,
+    created_at timestamp with time zone NOT NULL DEFAULT now(),
+    CONSTRAINT people_pkey PRIMARY KEY (namespace, person)
+);
+
+CREATE TABLE keyturn.role_bindings (
+    namespace text NOT NULL,
+    person text NOT NULL,
+    role text NOT NULL,
+    granted_by text NOT NULL,
+    granted_at timestamp with time zone NOT NULL DEFAULT now(),
+    CONSTRAINT role_bindings_pkey PRIMARY KEY (namespace, person, role),
+    CONSTRAINT role_bindings_namespace_person_fkey FOREIGN KEY (namespace, person) REFERENCES keyturn.people(namespace, person) ON DELETE CASCADE
+);
+
+CREATE TABLE keyturn.schema_components (
+    component text NOT NULL,
+    version text NOT NULL,
+    applied_at timestamp with time zone NOT NULL DEFAULT now(),
+    CONSTRAINT schema_components_pkey PRIMARY KEY (component)
+);
+
+CREATE TABLE keyturn.schema_migrations (
+    version integer NOT NULL,
+    name text NOT NULL,
+    checksum text NOT NULL,
+    applied_at timestamp with time zone NOT NULL DEFAULT now(),
+    CONSTRAINT schema_migrations_pkey PRIMARY KEY (version)
+);
+
+CREATE TABLE keyturn.votes (
+    vote_id bigint NOT NULL GENERATED ALWAYS AS IDENTITY,
+    namespace text NOT NULL,
+    approval_id text NOT NULL,
+    revision integer NOT NULL,
+    voter text NOT NULL,
+    acting_for text,
+    via text,
+    verdict text NOT NULL,
+    roles text[] NOT NULL,
+    justification text NOT NULL DEFAULT ''::text,
+    at timestamp with time zone NOT NULL,
+    void_reason text,
+    superseded boolean NOT NULL DEFAULT false,
+    CONSTRAINT votes_pkey PRIMARY KEY (vote_id),
+    CONSTRAINT votes_verdict_check CHECK ((verdict = ANY (ARRAY['approve'::text, 'reject'::text]))),
+    CONSTRAINT votes_approval_id_fkey FOREIGN KEY (approval_id) REFERENCES keyturn.approvals(approval_id) ON DELETE CASCADE
+);
+
+CREATE TABLE keyturn.workers (
+    worker_id text NOT NULL,
+    host text NOT NULL,
+    pid integer NOT NULL,
+    capacity integer NOT NULL,
+    graphs text[] NOT NULL,
+    started_at timestamp with time zone NOT NULL DEFAULT now(),
+    seen_at timestamp with time zone NOT NULL DEFAULT now(),
+    CONSTRAINT workers_pkey PRIMARY KEY (worker_id)
+);
+
+CREATE TABLE keyturn.workflows (
+    workflow_id text NOT NULL,
+    namespace text NOT NULL,
+    graph text NOT NULL,
+    graph_version text NOT NULL,
+    title text NOT NULL DEFAULT ''::text,
+    case_id text,
+    mode text NOT NULL DEFAULT 'interactive'::text,
+    status text NOT NULL,
+    reason text,
+    error json,
+    input json NOT NULL,
+    result json,
+    requester text NOT NULL,
+    on_behalf_of text,
+    launched_by text,
+    risk_level text,
+    node text,
+    checkpointed boolean NOT NULL DEFAULT false,
+    priority smallint NOT NULL DEFAULT 0,
+    created_at timestamp with time zone NOT NULL,
+    updated_at timestamp with time zone NOT NULL,
+    finished_at timestamp with time zone,
+    run_at timestamp with time zone NOT NULL,
+    deadline_at timestamp with time zone,
+    owner text,
+    lease_until timestamp with time zone,
+    epoch bigint NOT NULL DEFAULT 0,
+    attempts integer NOT NULL DEFAULT 0,
+    last_seq bigint NOT NULL DEFAULT 0,
+    last_hash bytea NOT NULL DEFAULT '\x'::bytea,
+    CONSTRAINT workflows_mode_check CHECK ((mode = ANY (ARRAY['interactive'::text, 'autonomous'::text]))),
+    CONSTRAINT workflows_pkey PRIMARY KEY (workflow_id),
+    CONSTRAINT workflows_status_check CHECK ((status = ANY (ARRAY['ready'::text, 'running'::text, 'waiting'::text, 'completed'::text, 'failed'::text, 'rejected'::text, 'expired'::text, 'cancelled'::text, 'timed_out'::text])))
+) WITH (fillfactor=85);
+
+CREATE INDEX api_keys_by_person ON keyturn.api_keys USING btree (namespace, person);
+
+CREATE INDEX approvals_escalation ON keyturn.approvals USING btree (escalate_at) WHERE (state = 'pending'::text);
+
+CREATE INDEX approvals_expiry ON keyturn.approvals USING btree (expires_at) WHERE (state = 'pending'::text);
+
+CREATE INDEX approvals_pending ON keyturn.approvals USING btree (namespace, urgent DESC, due_at, approval_id) WHERE (state = 'pending'::text);
+
+CREATE INDEX effects_by_workflow ON keyturn.effects USING btree (workflow_id);
+
+CREATE INDEX graphs_newest ON keyturn.graphs USING btree (graph, offered_at DESC);
+
+CREATE INDEX idempotency_keys_age ON keyturn.idempotency_keys USING btree (created_at);
+
+CREATE INDEX role_bindings_by_role ON keyturn.role_bindings USING btree (namespace, role);
+
+CREATE UNIQUE INDEX votes_one_each ON keyturn.votes USING btree (approval_id, revision, voter) WHERE (NOT superseded);
+
+CREATE INDEX workflows_by_case ON keyturn.workflows USING btree (namespace, case_id, created_at DESC) WHERE (case_id IS NOT NULL);
+
+CREATE INDEX workflows_deadline ON keyturn.workflows USING btree (deadline_at) WHERE ((deadline_at IS NOT NULL) AND (status = ANY (ARRAY['ready'::text, 'running'::text, 'waiting'::text])));
+
+CREATE INDEX workflows_leased ON keyturn.workflows USING btree (lease_until) WHERE (status = 'running'::text);
+
+CREATE INDEX workflows_page ON keyturn.workflows USING btree (namespace, created_at DESC, workflow_id DESC);
+
+CREATE INDEX workflows_ready ON keyturn.workflows USING btree (priority DESC, run_at) WHERE (status = 'ready'::text);
+
+CREATE OR REPLACE FUNCTION keyturn.append_events(p_workflow text, p_at timestamp with time zone, p_types text[], p_actors text[], p_bodies text[])
+ RETURNS bigint
+ LANGUAGE plpgsql
+AS $function$
+DECLARE
+    v_namespace text;
+    v_seq       bigint;
+    v_hash      bytea;
+    v_at        text := to_char(p_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"');
+BEGIN
+    SELECT namespace, last_seq, last_hash INTO STRICT v_namespace, v_seq, v_hash
+      FROM keyturn.workflows WHERE workflow_id = p_workflow FOR UPDATE;
+    FOR i IN 1 .. cardinality(p_types) LOOP
+        v_seq := v_seq + 1;
+        v_hash := sha256(v_hash || convert_to(
+            E'\n' || v_seq || E'\n' || v_at || E'\n' || p_types[i] || E'\n' || p_actors[i] || E'\n' || p_bodies[i],
+            'UTF8'));
+        INSERT INTO keyturn.events (workflow_id, seq, namespace, at, type, actor, body, hash)
+        VALUES (p_workflow, v_seq, v_namespace, p_at, p_types[i], p_actors[i], p_bodies[i]::json, v_hash);
+    END LOOP;
+    UPDATE keyturn.workflows SET last_seq = v_seq, last_hash = v_hash WHERE workflow_id = p_workflow;
+    RETURN v_seq;
+END $function$;
+
+CREATE OR REPLACE FUNCTION keyturn.hold_lease(p_workflow text, p_epoch bigint)
+ RETURNS void
+ LANGUAGE plpgsql
+AS $function$
+BEGIN
+    PERFORM 1 FROM keyturn.workflows
+     WHERE workflow_id = p_workflow AND epoch = p_epoch AND status = 'running' FOR UPDATE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'workflow % is not held at epoch %', p_workflow, p_epoch USING ERRCODE = 'KT001';
+    END IF;
+END $function$;

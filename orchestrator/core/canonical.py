@@ -1,0 +1,79 @@
+"""Canonical JSON, digests, the event hash chain, and the masking of secrets.
+
+A digest is always over the real values (rule 25); what is shown, logged or streamed goes through `redact` first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+
+MASK = "«hidden»"
+MAX_DEPTH = 64
+_SECRET = re.compile(r"password|passwd|token|secret|api[_-]?key|authorization|private[_-]?key", re.IGNORECASE)
+
+
+def canonical_json(value: object) -> str:
+    """`value` as JSON with sorted keys, no spaces, UTF-8; ValueError for NaN, infinities and what JSON cannot say."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def without(value: Mapping[str, object], paths: Iterable[str]) -> dict[str, object]:
+    """A copy of `value` without the fields at the dotted `paths` (`metadata.build_time`)."""
+    result = dict(value)
+    for path in paths:
+        head, _, rest = path.partition(".")
+        inner = result.get(head)
+        if not rest:
+            result.pop(head, None)
+        elif isinstance(inner, Mapping):
+            result[head] = without(inner, [rest])  # pyright: ignore[reportUnknownArgumentType] JSON objects have string keys
+    return result
+
+
+def digest(action: Mapping[str, object], volatile: Iterable[str] = ()) -> str:
+    """SHA-256, hex, over the canonical JSON of `action` without its declared volatile fields (rule 9)."""
+    return hashlib.sha256(canonical_json(without(action, volatile)).encode()).hexdigest()
+
+
+def chain_hash(previous: bytes, seq: int, at: datetime, kind: str, actor: str, body: str) -> bytes:  # noqa: PLR0913 the parts of an event
+    """The hash of one event: SHA-256 over the previous hash, number, time (UTC, microseconds), type, actor and body.
+
+    `body` is the exact stored text. The database computes the same in `keyturn.append_events`.
+    """
+    stamp = at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return hashlib.sha256(previous + f"\n{seq}\n{stamp}\n{kind}\n{actor}\n{body}".encode()).digest()
+
+
+class Redactor:
+    """Masks the values of keys that name secrets, at any depth. `extra` adds key patterns (case ignored)."""
+
+    def __init__(self, extra: Sequence[str] = ()) -> None:
+        patterns = [_SECRET.pattern, *(re.escape(name) for name in extra)]
+        self._pattern = re.compile("|".join(patterns), re.IGNORECASE)
+
+    def __call__(self, value: object) -> object:
+        """A copy of a JSON value with secrets replaced by a mask."""
+        return self._walk(value, 0)
+
+    def _walk(self, value: object, depth: int) -> object:
+        if depth > MAX_DEPTH:
+            return MASK
+        if isinstance(value, Mapping):
+            items: Mapping[object, object] = value  # pyright: ignore[reportUnknownVariableType] any JSON object
+            return {
+                str(key): MASK
+                if self._pattern.search(str(key)) and item not in (None, "")
+                else self._walk(item, depth + 1)
+                for key, item in items.items()
+            }
+        if isinstance(value, list | tuple):
+            sequence: Sequence[object] = value  # pyright: ignore[reportUnknownVariableType] any JSON array
+            return [self._walk(item, depth + 1) for item in sequence]
+        return value
+
+
+redact = Redactor()

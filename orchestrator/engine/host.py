@@ -1,0 +1,115 @@
+"""The engine's side of the effects ledger: each call is one transaction that first proves the lease."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TypeVar
+
+from orchestrator.core.errors import AlreadyExecuted, ApprovalLapsed, DigestMismatch, LeaseLost, Refusal
+from orchestrator.engine.persist import until_stored
+from orchestrator.sdk.runtime import Binding, EffectEntry, Visit
+from orchestrator.store import effects, workflows
+from orchestrator.store.db import Clock, Connection, Database, Params
+
+T = TypeVar("T")
+
+
+class SegmentHost:
+    """Lends the ledger to the nodes of one segment."""
+
+    def __init__(self, db: Database, namespace: str, workflow_id: str, epoch: int, clock: Clock) -> None:
+        self._db = db
+        self._namespace = namespace
+        self._workflow_id = workflow_id
+        self._epoch = epoch
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def workflow_id(self) -> str:
+        """The workflow this segment runs."""
+        return self._workflow_id
+
+    async def begin_effect(self, key: str, visit: Visit, name: str, binding: Binding | None) -> EffectEntry:
+        """Record that the effect begins, unless it is finished or in doubt; checks the approval it runs under."""
+        token = uuid.uuid4().hex
+        row: Params = {
+            "key": key, "namespace": self._namespace, "workflow_id": self._workflow_id, "node": visit.node,
+            "visit": visit.number, "name": name, "token": token, "approval_id": binding and binding.approval_id,
+        }  # fmt: skip
+
+        async def begin(conn: Connection) -> Params | None:
+            if binding is not None:
+                now = self._clock()
+                found = await effects.bound_approval(conn, self._workflow_id, binding.approval_id, now)
+                refusal = _refusal(found, key, binding)
+                if refusal is not None:
+                    raise refusal
+            await effects.begin(conn, {**row, "now": self._clock()})
+            return await effects.get(conn, key)
+
+        return _entry(await self._fenced(begin) or {}, token)
+
+    async def again_effect(self, key: str) -> None:
+        """Run a doubtful effect again."""
+        await self._fenced(lambda conn: effects.again(conn, key))
+
+    async def ask_effect(self, key: str, asked: int) -> None:
+        """Note that a person is asked."""
+        await self._fenced(lambda conn: effects.ask(conn, key, asked))
+
+    async def finish_effect(self, key: str, result: object) -> None:
+        """Record the end and the result."""
+        await self._fenced(lambda conn: effects.finish(conn, key, result, self._clock()))
+
+    async def fail_effect(self, key: str, error: str) -> None:
+        """Record that the body raised."""
+        await self._fenced(lambda conn: effects.fail(conn, key, error))
+
+    async def _fenced(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """Run `work` in a transaction that proves the lease first; try again while the database is away."""
+
+        async def attempt() -> T:
+            async with self._db.transaction() as conn:
+                await workflows.hold(conn, self._workflow_id, self._epoch)
+                return await work(conn)
+
+        return await until_stored(attempt)
+
+    def wait(self, work: Coroutine[object, object, T]) -> T:
+        """Run `work` on the engine's loop from a sync node's thread."""
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:
+            running = None
+        if running is self._loop:
+            work.close()
+            message = "this is an async node: use `async with effect(...)`"
+            raise RuntimeError(message)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+
+def _entry(row: Params, token: str) -> EffectEntry:
+    if not row:
+        message = "the workflow is gone"
+        raise LeaseLost(message)
+    state = {"finished": "finished", "started": "new" if row["token"] == token else "in_doubt"}[row["state"]]
+    return EffectEntry(state, row["result"], row["asked"], row["settled"])
+
+
+def _refusal(found: Params | None, key: str, binding: Binding) -> Refusal | None:
+    """Why an effect may not run under an approval now; None when it may (rules 9 and 11)."""
+    approval_id = binding.approval_id
+    if found is None or found["digest"] != binding.digest:
+        detail = "what is about to run is not what this approval was given for; nothing ran"
+        return DigestMismatch(detail, approval_id=approval_id)
+    if found["used_by"] not in (None, key):
+        return AlreadyExecuted("this approval was used by another effect already", approval_id=approval_id)
+    if found["used_by"] is None and found["lapsed"]:
+        return ApprovalLapsed("the approval lapsed before it was used; request it anew", approval_id=approval_id)
+    if found["state"] not in ("approved", "executed"):
+        detail = f"the approval is {found['state']}, not approved; nothing ran"
+        return DigestMismatch(detail, approval_id=approval_id, state=found["state"])
+    return None

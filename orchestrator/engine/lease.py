@@ -1,0 +1,94 @@
+"""What a worker holds when it has claimed a workflow: the row as claimed, and the decisions to deliver."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self, cast
+
+from orchestrator.core.model import Kind, Requester
+from orchestrator.engine.payloads import Settled
+from orchestrator.store.db import Params
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A decision that no checkpoint contains yet. `lapsed` says that the approval's time has passed."""
+
+    approval_id: str
+    interrupt_id: str
+    dialect: str
+    payload: object
+    settled: Settled
+    lapsed: bool
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, object]) -> Self:
+        """From the claim's JSON."""
+        settled = Settled(
+            Kind(str(row["kind"])),
+            str(row["approval_id"]),
+            cast("Mapping[str, object] | None", row["action"]),
+            str(row["digest"]),
+            cast("Sequence[str]", row["volatile_fields"]),
+            cast("Mapping[str, object]", row["decision"]),
+            cast("Sequence[str]", row["allowed"]),
+        )
+        return cls(
+            settled.approval_id,
+            str(row["interrupt_id"]),
+            str(row["dialect"]),
+            row["payload"],
+            settled,
+            bool(row["lapsed"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A claimed workflow. `attempts` counts claims since the last progress, this one included."""
+
+    workflow_id: str
+    namespace: str
+    graph: str
+    graph_version: str
+    epoch: int
+    attempts: int
+    input: Mapping[str, object]
+    checkpointed: bool
+    mode: str
+    title: str
+    case_id: str | None
+    requester: Requester
+    decided: tuple[Decided, ...]
+
+    @classmethod
+    def from_row(cls, row: Params) -> Self:
+        """From the claim's row."""
+        return cls(
+            row["workflow_id"],
+            row["namespace"],
+            row["graph"],
+            row["graph_version"],
+            row["epoch"],
+            row["attempts"],
+            row["input"],
+            row["checkpointed"],
+            row["mode"],
+            row["title"],
+            row["case_id"],
+            Requester(row["requester"], row["on_behalf_of"], row["launched_by"]),
+            tuple(Decided.from_row(one) for one in row["decided"] or ()),
+        )
+
+    def facts(self) -> dict[str, object]:
+        """What risk rules see as `workflow`."""
+        return {
+            "id": self.workflow_id,
+            "namespace": self.namespace,
+            "graph": self.graph,
+            "title": self.title,
+            "case_id": self.case_id,
+            "mode": self.mode,
+            "input": self.input,
+        }

@@ -1,0 +1,278 @@
+"""The four dialects an `interrupt()` may speak: read into asks, and canonical decisions written back in each.
+
+Pure translation. Nothing here decides, stores or resumes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import SchemaError
+from langgraph.types import Interrupt
+
+from orchestrator.core.canonical import MAX_DEPTH, canonical_json
+from orchestrator.core.errors import GraphFault, InvalidInput
+from orchestrator.core.model import Action, Kind, Level
+from orchestrator.sdk.gate import as_action
+
+Json = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request found in an interrupt; a batched interrupt holds several, told apart by `item`.
+
+    `from_agent` says that a confidence is due (missing counts as 0). `question` is `{prompt, options?, schema?,
+    default?}`; `allowed` are the dialect's own kinds of decision.
+    """
+
+    kind: Kind
+    dialect: str
+    item: int = 0
+    action: Action | None = None
+    question: Json | None = None
+    description: str = ""
+    on_reject: str = "cancel"
+    confidence: float | None = None
+    from_agent: bool = False
+    raised_to: Level | None = None
+    allowed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A decided ask, as the approval row has it. `decision` is canonical: `{verdict, by, note, answer?, digest…}`."""
+
+    ask_kind: Kind
+    approval_id: str
+    action: Json | None
+    digest: str
+    volatile_fields: Sequence[str]
+    decision: Json
+    allowed: Sequence[str] = field(default_factory=tuple)
+
+    @property
+    def verdict(self) -> str:
+        """`approve`, `reject` or `answer`."""
+        return str(self.decision["verdict"])
+
+    @property
+    def note(self) -> str:
+        """What the decider wrote."""
+        return str(self.decision.get("note") or "")
+
+
+def read(interrupt: Interrupt) -> list[Ask]:
+    """The asks of one interrupt. GraphFault when its payload is not JSON or breaks the dialect it claims."""
+    value: object = interrupt.value
+    try:
+        canonical_json(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        detail = f"an interrupt() payload must be JSON, and this one is not: {error}"
+        raise GraphFault(detail, interrupt_id=interrupt.id) from error
+    if _depth(value) > MAX_DEPTH:
+        detail = f"an interrupt() payload is nested deeper than {MAX_DEPTH}"
+        raise GraphFault(detail, interrupt_id=interrupt.id)
+    try:
+        return _read(value, interrupt)
+    except (InvalidInput, KeyError, TypeError, ValueError) as error:
+        reason = error.detail if isinstance(error, InvalidInput) else f"{type(error).__name__}: {error}"
+        detail = f"an interrupt() payload is malformed: {reason}"
+        raise GraphFault(detail, interrupt_id=interrupt.id) from error
+
+
+def _read(value: object, interrupt: Interrupt) -> list[Ask]:
+    if isinstance(value, Mapping):
+        body = cast("Json", value)
+        match body.get("type"):
+            case "approval" if "action" in body:
+                return [_approval(body)]
+            case "question" if "prompt" in body:
+                return [_question(body)]
+            case "tool_approval":
+                return [_tool("langchain_call", 0, body, ("approve", "edit", "reject", "respond"))]
+            case _ if "action_requests" in body:
+                return _langchain(body)
+            case _:
+                return [_raw(value, interrupt)]
+    if isinstance(value, list) and value and all(_is_inbox(item) for item in cast("list[object]", value)):
+        return [_inbox(item, cast("Json", entry)) for item, entry in enumerate(cast("list[object]", value))]
+    return [_raw(value, interrupt)]
+
+
+def _approval(body: Json) -> Ask:
+    action = body["action"]
+    if not isinstance(action, Mapping):
+        detail = "`action` must be an object"
+        raise InvalidInput(detail)
+    on_reject = str(body.get("on_reject", "cancel"))
+    if on_reject not in {"cancel", "resume"}:
+        detail = f"`on_reject` is {on_reject!r}; allowed are cancel and resume"
+        raise InvalidInput(detail)
+    return Ask(
+        Kind.APPROVAL,
+        "keyturn",
+        action=as_action(cast("Json", action)),
+        description=str(body.get("description") or ""),
+        on_reject=on_reject,
+        confidence=_number(body.get("confidence")),
+        from_agent="confidence" in body,
+        raised_to=Level(str(body["risk"])) if body.get("risk") else None,
+        allowed=("approve", "reject"),
+    )
+
+
+def _question(body: Json) -> Ask:
+    question = {key: body[key] for key in ("prompt", "options", "schema", "default") if key in body}
+    return Ask(
+        Kind.QUESTION, "keyturn", question=checked_question(question), description=str(body["prompt"]),
+        allowed=("answer",),
+    )  # fmt: skip
+
+
+def checked_question(question: Json) -> Json:
+    """`question` when its options and schema are usable; InvalidInput otherwise."""
+    options, schema = question.get("options"), question.get("schema")
+    if options is not None and (not isinstance(options, list) or not options):
+        detail = "`options` must be a list with at least one entry"
+        raise InvalidInput(detail)
+    if schema is not None:
+        try:
+            Draft202012Validator.check_schema(cast("Json", schema))
+        except SchemaError as error:
+            detail = f"`schema` is not a JSON Schema: {error.message}"
+            raise InvalidInput(detail) from error
+    return question
+
+
+def _langchain(body: Json) -> list[Ask]:
+    requests = cast("Sequence[Json]", body["action_requests"])
+    configs = {str(entry["action_name"]): entry for entry in cast("Sequence[Json]", body.get("review_configs") or ())}
+    if not requests:
+        detail = "`action_requests` is empty"
+        raise InvalidInput(detail)
+    asks: list[Ask] = []
+    for item, request in enumerate(requests):
+        config = configs.get(str(request["name"]), {})
+        allowed = tuple(cast("Sequence[str]", config.get("allowed_decisions") or ("approve", "edit", "reject")))
+        asks.append(_tool("langchain", item, request, allowed))
+    return asks
+
+
+def _tool(dialect: str, item: int, request: Json, allowed: tuple[str, ...]) -> Ask:
+    arguments = request["args"]
+    if not isinstance(arguments, Mapping):
+        detail = "`args` must be an object"
+        raise InvalidInput(detail)
+    metadata = {"tool_call_id": request["tool_call_id"]} if "tool_call_id" in request else {}
+    action = Action(str(request["name"]), arguments=cast("Json", arguments), metadata=metadata)
+    description = str(request.get("description") or "")
+    if allowed == ("respond",):
+        prompt = description or f"{action.operation} asks for a response"
+        return Ask(Kind.QUESTION, dialect, item, action, {"prompt": prompt, "schema": {"type": "string"}}, description,
+                   "resume", allowed=allowed)  # fmt: skip
+    return Ask(Kind.APPROVAL, dialect, item, action, None, description, "resume", _number(request.get("confidence")),
+               from_agent=True, allowed=allowed)  # fmt: skip
+
+
+def _is_inbox(entry: object) -> bool:
+    return isinstance(entry, Mapping) and "action_request" in entry and "config" in entry
+
+
+def _inbox(item: int, entry: Json) -> Ask:
+    request, config = cast("Json", entry["action_request"]), cast("Json", entry["config"])
+    flags = {"accept": "allow_accept", "edit": "allow_edit", "response": "allow_respond", "ignore": "allow_ignore"}
+    allowed = tuple(kind for kind, flag in flags.items() if config.get(flag))
+    arguments = request.get("args") or {}
+    action = Action(str(request["action"]), arguments=cast("Json", arguments) if isinstance(arguments, Mapping) else {})
+    description = str(entry.get("description") or "")
+    if "accept" not in allowed:
+        prompt = description or f"{action.operation} asks for a response"
+        return Ask(Kind.QUESTION, "agent_inbox", item, action, {"prompt": prompt, "schema": {"type": "string"}},
+                   description, "resume", allowed=allowed)  # fmt: skip
+    return Ask(Kind.APPROVAL, "agent_inbox", item, action, None, description, "resume", from_agent=True,
+               allowed=allowed)  # fmt: skip
+
+
+def _raw(value: object, interrupt: Interrupt) -> Ask:
+    prompt = value if isinstance(value, str) else canonical_json(value)
+    question: dict[str, object] = {"prompt": prompt, "payload": value}
+    schema = getattr(interrupt, "response_schema", None)
+    if isinstance(schema, Mapping):
+        question["schema"] = cast("Json", schema)
+    return Ask(Kind.QUESTION, "raw", question=checked_question(question), description=prompt[:500], allowed=("answer",))
+
+
+def write(dialect: str, settled: Sequence[Settled]) -> object:
+    """The value to resume an interrupt with: its settled asks, in order, in its own dialect."""
+    match dialect:
+        case "keyturn":
+            return _write_keyturn(settled[0])
+        case "langchain":
+            return {"decisions": [_write_langchain(one) for one in settled]}
+        case "langchain_call":
+            return _write_langchain(settled[0])
+        case "agent_inbox":
+            return [_write_inbox(one) for one in settled]
+        case _:
+            return settled[0].decision["answer"]
+
+
+def _write_keyturn(one: Settled) -> Json:
+    by = list(cast("Sequence[str]", one.decision["by"]))
+    if one.ask_kind is Kind.QUESTION:
+        return {"answer": one.decision["answer"], "by": by}
+    return {
+        "approved": one.verdict == "approve",
+        "by": by,
+        "note": one.note,
+        "action": one.action or {},
+        "approval_id": one.approval_id,
+        "digest": one.digest,
+        "volatile_fields": list(one.volatile_fields),
+    }
+
+
+def _write_langchain(one: Settled) -> Json:
+    match one.verdict:
+        case "approve":
+            return {"type": "approve"}
+        case "reject":
+            return {"type": "reject", "message": one.note}
+        case _:
+            return {"type": "respond", "message": one.decision["answer"]}
+
+
+def _write_inbox(one: Settled) -> Json:
+    match one.verdict:
+        case "approve":
+            return {"type": "accept", "args": None}
+        case "reject" if "ignore" in one.allowed or "response" not in one.allowed:
+            return {"type": "ignore", "args": None}
+        case "reject":
+            return {"type": "response", "args": f"Rejected: {one.note}"}
+        case _:
+            return {"type": "response", "args": one.decision["answer"]}
+
+
+def _number(value: object) -> float | None:
+    """A confidence; what is no number (NaN and True included) is None, which counts as 0 where one is due."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def _depth(value: object, level: int = 0) -> int:
+    if level > MAX_DEPTH:
+        return level
+    if isinstance(value, Mapping):
+        inner: Sequence[object] = list(cast("Mapping[str, object]", value).values())
+    elif isinstance(value, list | tuple):
+        inner = cast("Sequence[object]", value)
+    else:
+        return level
+    return max((_depth(item, level + 1) for item in inner), default=level)

@@ -1,0 +1,394 @@
+"""One lease runs one segment: from a start or a decision to the next pause or the end.
+
+Each commit is one transaction that first proves the lease, so a worker that lost it writes nothing. What a segment
+ended as is returned as a value; only a lost lease and a cancellation leave it by exception.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from langgraph.errors import GraphDrained, GraphRecursionError
+from langgraph.runtime import RunControl
+from langgraph.types import Command, GraphOutput
+
+from orchestrator.core.errors import ApprovalLapsed, DigestMismatch, GraphChanged, KeyturnError, LeaseLost, Unavailable
+from orchestrator.core.model import Status
+from orchestrator.core.risk import RiskRules
+from orchestrator.engine import pause
+from orchestrator.engine.catalog import GraphEntry
+from orchestrator.engine.host import SegmentHost
+from orchestrator.engine.lease import Decided, Lease
+from orchestrator.engine.payloads import write
+from orchestrator.engine.persist import until_stored
+from orchestrator.engine.render import to_json
+from orchestrator.engine.saver import BarrierSaver, Batches, Progress, Standing, merged
+from orchestrator.sdk.runtime import current_host
+from orchestrator.store import approvals, checkpoints, events, workflows
+from orchestrator.store.checkpoints import Batch
+from orchestrator.store.db import Clock, Connection, Database
+from orchestrator.store.events import Event
+
+_MAX_DETAIL = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a lease ends: the status the row gets, and what goes with it."""
+
+    status: Status
+    reason: str | None = None
+    error: Mapping[str, object] | None = None
+    result: object = None
+    events: Sequence[Event] = ()
+    rows: Sequence[Mapping[str, Any]] = ()
+    risk: str | None = None
+    lapsed: Sequence[str] = ()
+
+
+@dataclass(slots=True)
+class _Fed:
+    """The decisions given to the graph that no commit contains yet."""
+
+    approval_ids: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+
+    def consumed(self, standing: Standing, *, advanced: bool) -> list[str]:
+        """Those the graph has taken: all once its superstep ended, else those it no longer asks about."""
+        return [
+            approval_id
+            for interrupt_id, ids in self.approval_ids.items()
+            if advanced or interrupt_id not in standing.interrupts
+            for approval_id in ids
+        ]
+
+
+class Segment:
+    """Runs one lease of a workflow on a governed graph."""
+
+    def __init__(
+        self, db: Database, lease: Lease, entry: GraphEntry, rules: RiskRules, owner: str, clock: Clock
+    ) -> None:
+        self.lease = lease
+        self.control = RunControl()
+        self._db = db
+        self._entry = entry
+        self._rules = rules
+        self._owner = owner
+        self._clock = clock
+        self._fed = _Fed()
+        # Whether this workflow can have asked before: only then is that looked up at a pause.
+        self._asked = lease.checkpointed
+        self._saver = BarrierSaver(
+            db, self._barrier, pure=entry.pure, keep_all=entry.keep_all, fresh=not lease.checkpointed
+        )
+        self._saver.progress.events += self._started()
+
+    async def run(self) -> Status:
+        """Run to the next pause or the end and commit it. Raises LeaseLost when the workflow is somebody else's now,
+        Unavailable when the database stayed away; in both cases nothing of it was half written.
+        """
+        token = current_host.set(
+            SegmentHost(self._db, self.lease.namespace, self.lease.workflow_id, self.lease.epoch, self._clock)
+        )
+        try:
+            end = await self._run()
+        except (LeaseLost, Unavailable):
+            raise
+        except GraphDrained:
+            end = End(Status.READY)
+        except Exception as error:
+            lost = _fault_within(error)
+            if lost is not None:
+                raise lost from error
+            end = self._failed(error)
+        finally:
+            current_host.reset(token)
+        return await self._finish(end)
+
+    async def _run(self) -> End:
+        feed = await self._feed()
+        if isinstance(feed, End):
+            return feed
+        while True:
+            output = await self._invoke(feed)
+            standing = await self._saver.standing(self.lease.workflow_id)
+            if not output.interrupts:
+                return await self._ended(output, standing)
+            situation = await self._situation([interrupt.id for interrupt in output.interrupts])
+            planned = pause.plan(self.lease, self._rules, output.interrupts, situation)
+            if planned.resume is None:
+                return self._paused(planned)
+            await self._decided_by_policy(planned)
+            feed = Command(resume=dict(planned.resume))
+
+    async def _invoke(self, feed: object) -> GraphOutput[Any]:
+        config = {
+            "configurable": {
+                "thread_id": self.lease.workflow_id,
+                "__pregel_checkpointer": self._saver,
+                "__pregel_strict_resume": True,
+            }
+        }
+        output = await self._entry.graph.ainvoke(
+            cast("Any", feed), cast("Any", config), durability="sync", version="v2", control=self.control
+        )
+        return cast("GraphOutput[Any]", output)
+
+    # What to feed
+
+    async def _feed(self) -> object:
+        if not self.lease.checkpointed:
+            return dict(self.lease.input)
+        standing = await self._saver.standing(self.lease.workflow_id)
+        gone = [node for node in standing.next_nodes if not self._entry.has(node)]
+        if gone:
+            detail = (
+                f"node {', '.join(gone)} is to run next, and version {self._entry.version} of graph {self._entry.name} "
+                f"no longer has it; roll the graph back (the workflow started on {self.lease.graph_version}) and retry"
+            )
+            raise GraphChanged(detail, nodes=gone, version=self._entry.version)
+        by_interrupt: dict[str, list[Decided]] = {}
+        for one in self.lease.decided:
+            by_interrupt.setdefault(one.interrupt_id, []).append(one)
+        self._fed.approval_ids = {key: [one.approval_id for one in ones] for key, ones in by_interrupt.items()}
+        stops = [one for one in self.lease.decided if one.interrupt_id.startswith(pause.BREAKPOINT)]
+        if any(one.settled.decision.get("answer") == pause.STOP for one in stops):
+            return End(Status.CANCELLED, reason="stopped_at_breakpoint")
+        resume = {
+            key: self._checked(ones, standing) for key, ones in by_interrupt.items() if key in standing.interrupts
+        }
+        return Command(resume=resume) if resume else None
+
+    def _checked(self, decided: Sequence[Decided], standing: Standing) -> object:
+        """The resume value of one interrupt; refuses what lapsed, and what is no longer what was decided on."""
+        first = decided[0]
+        if not pause.same_payload(standing.interrupts[first.interrupt_id].value, first.payload):
+            detail = "the graph's state changed while the request was pending: it no longer asks for what was approved"
+            raise DigestMismatch(detail, approval_id=first.approval_id)
+        for one in decided:
+            if one.lapsed:
+                detail = "the approval was not used in time and has lapsed; retry the workflow to request it anew"
+                raise ApprovalLapsed(detail, approval_id=one.approval_id)
+        return write(first.dialect, [one.settled for one in decided])
+
+    # How it ended
+
+    async def _ended(self, output: GraphOutput[Any], standing: Standing) -> End:
+        if standing.next_nodes:
+            snapshot = await self._entry.graph.aget_state(
+                cast(
+                    "Any", {"configurable": {"thread_id": self.lease.workflow_id, "__pregel_checkpointer": self._saver}}
+                )
+            )
+            if snapshot.next:
+                checkpoint = str(snapshot.config["configurable"]["checkpoint_id"])
+                now = (await self._situation([])).now
+                return self._paused(pause.breakpoint_at(self.lease, self._rules, checkpoint, snapshot.next, now))
+        return End(
+            Status.COMPLETED,
+            result=to_json(output.value),
+            events=[Event("workflow-completed", self._actor, {"epoch": self.lease.epoch})],
+        )
+
+    def _paused(self, planned: pause.Pause) -> End:
+        if planned.rejected_by is None:
+            return End(Status.WAITING, rows=planned.rows, events=planned.events, risk=planned.level.value)
+        over = Event("workflow-rejected", planned.rejected_by, {"reason": "action_forbidden"})
+        return End(
+            Status.REJECTED,
+            reason="action_forbidden",
+            rows=[row if row["state"] != "pending" else {**row, "state": "cancelled"} for row in planned.rows],
+            events=[*planned.events, over],
+            risk=planned.level.value,
+        )
+
+    def _failed(self, error: Exception) -> End:
+        code = error.code if isinstance(error, KeyturnError) else "node_error"
+        if isinstance(error, GraphRecursionError):
+            code = "recursion_limit"
+        detail = error.detail if isinstance(error, KeyturnError) else f"{type(error).__name__}: {error}"
+        body: dict[str, object] = {"code": code, "detail": detail[:_MAX_DETAIL]}
+        if notes := getattr(error, "__notes__", None):
+            body["where"] = str(notes[0])[:200]
+        if isinstance(error, KeyturnError):
+            body |= {key: to_json(value) for key, value in error.facts.items()}
+        lapsed = [str(body["approval_id"])] if isinstance(error, ApprovalLapsed) and "approval_id" in body else []
+        event = Event("workflow-failed", self._actor, {**body, "epoch": self.lease.epoch})
+        return End(Status.FAILED, reason=code, error=body, events=[event], lapsed=lapsed)
+
+    # Commits
+
+    @property
+    def _actor(self) -> str:
+        return f"worker:{self._owner}"
+
+    def _started(self) -> list[tuple[str, dict[str, object]]]:
+        lease, version = self.lease, self._entry.version
+        changed = version != lease.graph_version
+        if lease.checkpointed and lease.attempts == 1 and not changed:
+            return []
+        data: dict[str, object] = {"attempt": lease.attempts, "epoch": lease.epoch, "version": version}
+        if changed:
+            data["submitted_for"] = lease.graph_version
+        return [("workflow-started", data)]
+
+    async def _situation(self, interrupt_ids: Sequence[str]) -> pause.Situation:
+        async def read() -> pause.Situation:
+            async with self._db.transaction() as conn:
+                now = await workflows.hold_at(conn, self.lease.workflow_id, self.lease.epoch, self._clock())
+                before = await approvals.asked(conn, self.lease.workflow_id, interrupt_ids) if self._asked else []
+            rounds = {row["interrupt_id"]: row["round"] + 1 for row in before}
+            waiting = frozenset(row["interrupt_id"] for row in before if row["pending"])
+            return pause.Situation(now, self._saver.interrupted_nodes, rounds, waiting)
+
+        return await until_stored(read)
+
+    async def _barrier(self, thread_id: str, batch: Batch, progress: Progress) -> None:
+        delivered = self._fed.consumed(Standing(), advanced=True) if progress.advanced else []
+
+        async def attempt() -> None:
+            async with self._db.pipeline() as conn:
+                await workflows.hold(conn, thread_id, self.lease.epoch)
+                node = progress.next_nodes[0] if progress.next_nodes else None
+                await workflows.progress(conn, thread_id, node, self._clock())
+                await self._write(conn, batch, progress, delivered)
+
+        await self._stored(attempt, batch)
+        if progress.advanced:
+            self._fed.approval_ids.clear()
+        self._ring()
+
+    def _ring(self) -> None:
+        self._db.ring(events.EVENTS_CHANNEL, self.lease.workflow_id)
+
+    async def announce(self) -> None:
+        """Commit the steps noted since the last commit, so that watchers of a long node see it run."""
+        noted, self._saver.progress.events = self._saver.progress.events, []
+        if not noted:
+            return
+        async with self._db.pipeline() as conn:
+            await workflows.hold(conn, self.lease.workflow_id, self.lease.epoch)
+            await self._write(conn, Batch(), Progress(events=noted), [])
+        self._ring()
+
+    async def _decided_by_policy(self, planned: pause.Pause) -> None:
+        """Everything was decided automatically: the decisions are durable before the graph goes on in this lease."""
+        batches, progress, delivered = await self._taken()
+
+        async def attempt() -> None:
+            async with self._db.pipeline() as conn:
+                await workflows.hold(conn, self.lease.workflow_id, self.lease.epoch)
+                await workflows.progress(conn, self.lease.workflow_id, planned.rows[0]["node"], self._clock())
+                await self._write(conn, merged(batches, self.lease.workflow_id), progress, delivered)
+                for row in planned.rows:
+                    await approvals.insert(conn, dict(row))
+                await events.append(conn, self.lease.workflow_id, planned.events, self._clock())
+
+        await self._stored(attempt, merged(batches, self.lease.workflow_id))
+        self._saver.mark_committed(batches)
+        self._fed.approval_ids = {}
+        for row in planned.rows:
+            self._fed.approval_ids.setdefault(row["interrupt_id"], []).append(row["approval_id"])
+
+    async def _taken(self) -> tuple[Batches, Progress, list[str]]:
+        batches, progress = self._saver.take()
+        standing = await self._saver.standing(self.lease.workflow_id)
+        return batches, progress, self._fed.consumed(standing, advanced=progress.advanced)
+
+    async def _finish(self, end: End) -> Status:
+        batches, progress, delivered = await self._taken()
+        batch = merged(batches, self.lease.workflow_id)
+        executed = end.status is Status.COMPLETED or (progress.effects_completed and end.status is not Status.FAILED)
+
+        async def attempt() -> None:
+            async with self._db.pipeline() as conn:
+                await workflows.hold(conn, self.lease.workflow_id, self.lease.epoch)
+                await workflows.release(conn, self._row(end, batch, progress))
+                await self._write(conn, batch, progress, delivered, executed=executed)
+                for row in end.rows:
+                    await approvals.insert(conn, dict(row))
+                await approvals.lapse(conn, end.lapsed)
+                await events.append(conn, self.lease.workflow_id, end.events, self._clock())
+
+        try:
+            await until_stored(attempt)
+        except KeyturnError as error:
+            if isinstance(error, LeaseLost | Unavailable) or end.status is Status.FAILED:
+                raise
+            return await self._finish_without_state(self._failed(error))
+        self._ring()
+        return end.status
+
+    async def fail(self, error: KeyturnError) -> Status:
+        """End the lease without running anything."""
+        return await self._finish(self._failed(error))
+
+    async def _finish_without_state(self, end: End) -> Status:
+        """The state itself cannot be stored: fail with the reason, from the last checkpoint that could be."""
+        async with self._db.pipeline() as conn:
+            await workflows.hold(conn, self.lease.workflow_id, self.lease.epoch)
+            await workflows.release(conn, self._row(end, Batch(), Progress()))
+            await events.append(conn, self.lease.workflow_id, end.events, self._clock())
+        self._ring()
+        return end.status
+
+    def _row(self, end: End, batch: Batch, progress: Progress) -> dict[str, Any]:
+        waiting_at = end.rows[0]["node"] if end.rows else None
+        return {
+            "workflow": self.lease.workflow_id,
+            "status": end.status.value,
+            "reason": end.reason,
+            "error": end.error,
+            "result": end.result,
+            "node": waiting_at or (progress.next_nodes[0] if progress.next_nodes else None),
+            "risk": end.risk,
+            "checkpointed": bool(batch.checkpoints),
+            "progress": end.status is not Status.FAILED,
+            "finished": end.status.finished,
+            "now": self._clock(),
+        }
+
+    async def _write(
+        self, conn: Connection, batch: Batch, progress: Progress, delivered: Sequence[str], *, executed: bool = False
+    ) -> None:
+        workflow_id, now = self.lease.workflow_id, self._clock()
+        if batch:
+            await checkpoints.write(conn, workflow_id, batch)
+        await approvals.deliver(conn, delivered, now)
+        if executed or progress.effects_completed:
+            await approvals.execute(conn, workflow_id, now)
+        noted = [Event(kind, self._actor, data) for kind, data in progress.events]
+        if delivered:
+            noted.insert(0, Event("decision-delivered", self._actor, {"approvals": list(delivered)}))
+        await events.append(conn, workflow_id, noted, now)
+
+    async def _stored(self, attempt: Any, batch: Batch) -> None:
+        """Commit a barrier; when a reply was lost, look whether it was stored before it is sent again."""
+        tried = False
+
+        async def once() -> None:
+            nonlocal tried
+            if tried:
+                async with self._db.transaction() as conn:
+                    await workflows.hold(conn, self.lease.workflow_id, self.lease.epoch)
+                    if await checkpoints.contains(conn, self.lease.workflow_id, batch):
+                        return
+            tried = True
+            await attempt()
+
+        await until_stored(once)
+
+
+def _fault_within(error: BaseException) -> LeaseLost | Unavailable | None:
+    """The lost lease or absent database behind an exception that a graph or its framework wrapped."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, LeaseLost | Unavailable):
+            return seen
+        if isinstance(seen, BaseExceptionGroup):
+            inner = [_fault_within(part) for part in cast("BaseExceptionGroup[BaseException]", seen).exceptions]
+            return next((part for part in inner if part is not None), None)
+        seen = seen.__cause__ or seen.__context__
+    return None

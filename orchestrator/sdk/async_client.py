@@ -1,0 +1,252 @@
+"""`AsyncKeyturn`, the async client of Keyturn's REST interface. Import it from `orchestrator.sdk.client`.
+
+Method by method the same as the sync client; what both do is in `calls`, `following` and `transport`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
+from types import TracebackType
+from typing import Literal, Self, TypeVar
+
+import httpx
+from typing_extensions import Unpack
+
+from orchestrator.sdk import calls, transport
+from orchestrator.sdk.calls import (
+    ApiError,
+    Call,
+    DecisionOptions,
+    PageOptions,
+    PendingOptions,
+    Permission,
+    SubmitOptions,
+)
+from orchestrator.sdk.following import Following
+from orchestrator.sdk.transport import BROKEN, DEFAULT_URL, TRIES, Until
+from orchestrator.wire import (
+    ApprovalRecord,
+    Changed,
+    Decided,
+    EventPage,
+    EventRecord,
+    ExplainRequest,
+    Explanation,
+    GraphView,
+    Json,
+    KeyRecord,
+    NewKey,
+    PendingList,
+    PersonRecord,
+    Ready,
+    Submitted,
+    VoteRequest,
+    WorkflowPage,
+    WorkflowRecord,
+    WorkflowStatus,
+)
+
+T = TypeVar("T")
+
+
+class AsyncKeyturn:
+    """The async client; see `Keyturn`. Use it in an `async with` statement, or call `close`."""
+
+    def __init__(self, url: str = DEFAULT_URL, key: str | None = None, *, timeout: float = 10.0) -> None:
+        self.url = url
+        self._http = httpx.AsyncClient(**transport.options(url, key, timeout))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def send(self, call: Call[T]) -> T:
+        """Send one call and return its answer; again after a 503 when that is safe."""
+        for tried in range(1, TRIES + 1):
+            try:
+                response = await self._http.request(call.method, call.path, **transport.request(call))
+            except httpx.TransportError as error:
+                raise transport.unreachable(self.url, error) from error
+            pause = transport.pause(call, response, tried)
+            if pause is None:
+                return call.outcome(response.status_code, response.content)
+            await asyncio.sleep(pause)
+        message = "the last try returns its answer"
+        raise AssertionError(message)
+
+    async def submit(
+        self,
+        graph: str,
+        values: Json | None = None,
+        *,
+        idempotency_key: str | None = None,
+        **options: Unpack[SubmitOptions],
+    ) -> Submitted:
+        """Submit a workflow; it is durable when this returns."""
+        return await self.send(calls.submit(graph, values, options, idempotency_key))
+
+    async def workflows(self, **options: Unpack[PageOptions]) -> WorkflowPage:
+        """A page of workflows, newest first."""
+        return await self.send(calls.page(options))
+
+    async def workflow(self, workflow_id: str) -> WorkflowRecord:
+        """A workflow whole."""
+        return await self.send(calls.workflow(workflow_id))
+
+    async def status(self, workflow_id: str) -> WorkflowStatus:
+        """A workflow's short status, with its approvals and latest events."""
+        return await self.send(calls.status(workflow_id))
+
+    async def cancel(self, workflow_id: str, reason: str = "") -> Changed:
+        """Cancel a workflow that is queued, running or waiting."""
+        return await self.send(calls.cancel(workflow_id, reason))
+
+    async def retry(self, workflow_id: str) -> Changed:
+        """Let a failed workflow go on from its last checkpoint."""
+        return await self.send(calls.retry(workflow_id))
+
+    async def graph(self, workflow_id: str) -> GraphView:
+        """A workflow's graph with the state of each node."""
+        return await self.send(calls.graph(workflow_id))
+
+    async def drawing(self, workflow_id: str, picture: Literal["mermaid", "svg"] = "mermaid") -> str:
+        """A workflow's graph as Mermaid or SVG text."""
+        return await self.send(calls.drawing(workflow_id, picture))
+
+    async def events(self, workflow_id: str, after: int = 0, limit: int = 100) -> EventPage:
+        """A page of a workflow's events."""
+        return await self.send(calls.events(workflow_id, after, limit))
+
+    async def pending(self, **options: Unpack[PendingOptions]) -> PendingList:
+        """What waits for a decision: urgent first, then by due time."""
+        return await self.send(calls.pending(options))
+
+    async def approval(self, approval_id: str) -> ApprovalRecord:
+        """An approval whole."""
+        return await self.send(calls.approval(approval_id))
+
+    async def approve(
+        self,
+        workflow_id: str,
+        justification: str = "",
+        *,
+        idempotency_key: str | None = None,
+        **options: Unpack[DecisionOptions],
+    ) -> Decided:
+        """Vote for a workflow's pending approval."""
+        return await self.send(calls.approve(workflow_id, justification, options, idempotency_key))
+
+    async def reject(
+        self,
+        workflow_id: str,
+        reason: str = "",
+        *,
+        idempotency_key: str | None = None,
+        **options: Unpack[DecisionOptions],
+    ) -> Decided:
+        """Vote against a workflow's pending approval."""
+        return await self.send(calls.reject(workflow_id, reason, options, idempotency_key))
+
+    async def vote(self, approval_id: str, request: VoteRequest, *, idempotency_key: str | None = None) -> Decided:
+        """Vote on an approval by its own id."""
+        return await self.send(calls.vote(approval_id, request, idempotency_key))
+
+    async def answer(self, approval_id: str, value: object, *, idempotency_key: str | None = None) -> Decided:
+        """Answer a question with a JSON value."""
+        return await self.send(calls.answer(approval_id, value, idempotency_key))
+
+    async def explain(self, approval_id: str, person: str | None = None) -> Explanation:
+        """Why an approval is needed, who can decide it, and why `person` cannot."""
+        return await self.send(calls.explain_approval(approval_id, person))
+
+    async def explain_action(self, request: ExplainRequest) -> Explanation:
+        """What the rules would say of an action."""
+        return await self.send(calls.explain_action(request))
+
+    async def people(self) -> list[PersonRecord]:
+        """Everybody of the namespace."""
+        return await self.send(calls.people())
+
+    async def put_person(
+        self, person: str, *, name: str = "", email: str | None = None, roles: Sequence[str] = ()
+    ) -> PersonRecord:
+        """Create a person, or replace their name, e-mail and roles."""
+        return await self.send(calls.put_person(person, name, email, roles))
+
+    async def keys(self) -> list[KeyRecord]:
+        """The namespace's keys, also the ended ones."""
+        return await self.send(calls.keys())
+
+    async def create_key(
+        self, person: str, permissions: Sequence[Permission], *, label: str = "", expires_in: timedelta | None = None
+    ) -> NewKey:
+        """A new key of a person; `key` is shown this once."""
+        return await self.send(calls.create_key(person, permissions, label, expires_in))
+
+    async def revoke_key(self, key_id: str) -> KeyRecord:
+        """End a key."""
+        return await self.send(calls.revoke_key(key_id))
+
+    async def ready(self) -> Ready:
+        """Whether the server can take work, and what is missing."""
+        return await self.send(calls.ready())
+
+    async def follow(
+        self,
+        workflow_id: str,
+        *,
+        after: int = 0,
+        timeout: float | None = None,  # noqa: ASYNC109 - the same arguments as the sync client's
+        patience: float = 30.0,
+    ) -> AsyncIterator[EventRecord]:
+        """A workflow's events after `after`, then live until it has finished; see `Keyturn.follow`."""
+        where = Following(workflow_id, after=after, timeout=timeout, patience=patience)
+        while True:
+            try:
+                headers, limits = where.begin()
+                async with self._http.stream("GET", where.path, headers=headers, timeout=limits) as response:
+                    where.answered(response.status_code, b"" if response.is_success else await response.aread())
+                    async for chunk in response.aiter_bytes():
+                        for event in where.feed(chunk):
+                            yield event
+                        if where.must_renew():
+                            break
+                if await self._ended(where):
+                    return
+            except BROKEN as error:
+                await asyncio.sleep(where.pause(error))
+
+    async def _ended(self, where: Following) -> bool:
+        try:
+            page = await self.events(where.workflow_id, where.cursor, 1)
+        except ApiError as error:
+            return where.excuse(error)
+        return page.finished and not page.events
+
+    async def wait(
+        self,
+        workflow_id: str,
+        timeout: float | None = None,  # noqa: ASYNC109 - the same arguments as the sync client's
+        *,
+        until: Until = "finished",
+    ) -> WorkflowStatus:
+        """Wait until the workflow has finished, or needs a decision; see `Keyturn.wait`."""
+        status = await self.status(workflow_id)
+        if not transport.reached(status, until):
+            async for event in self.follow(workflow_id, after=transport.newest(status), timeout=timeout):
+                if event.type == "confirmation-required" and until == "decision":
+                    status = await self.status(workflow_id)
+                    if transport.reached(status, until):
+                        return status
+            status = await self.status(workflow_id)
+        return status

@@ -1,0 +1,257 @@
+"""`Keyturn`, the sync client of Keyturn's REST interface, and the names that users of either client import.
+
+It only sends what `calls` describes and reads the answer as it says. Nothing of the server may be imported here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from types import TracebackType
+from typing import Literal, Self, TypeVar
+
+import httpx
+from typing_extensions import Unpack
+
+from orchestrator.sdk import calls, transport
+from orchestrator.sdk.async_client import AsyncKeyturn
+from orchestrator.sdk.calls import (
+    ApiError,
+    Call,
+    ClientError,
+    DecisionOptions,
+    PageOptions,
+    PendingOptions,
+    Permission,
+    Problem,
+    SubmitOptions,
+    Unreachable,
+)
+from orchestrator.sdk.following import Following
+from orchestrator.sdk.transport import BROKEN, DEFAULT_URL, TRIES, Until
+from orchestrator.wire import (
+    ApprovalRecord,
+    Changed,
+    Decided,
+    EventPage,
+    EventRecord,
+    ExplainRequest,
+    Explanation,
+    GraphView,
+    Json,
+    KeyRecord,
+    NewKey,
+    PendingList,
+    PersonRecord,
+    Ready,
+    Submitted,
+    VoteRequest,
+    WorkflowPage,
+    WorkflowRecord,
+    WorkflowStatus,
+)
+
+__all__ = ["DEFAULT_URL", "ApiError", "AsyncKeyturn", "ClientError", "Keyturn", "Problem", "Unreachable"]
+
+T = TypeVar("T")
+
+
+class Keyturn:
+    """A sync client, for one thread at a time. Use it in a `with` statement, or call `close`.
+
+    Methods raise ApiError for a refusal, Unreachable when no answer comes, ValueError for what cannot be sent at all.
+    A 503 is tried again for calls that change nothing when repeated. `timeout` is in seconds for each call.
+    """
+
+    def __init__(self, url: str = DEFAULT_URL, key: str | None = None, *, timeout: float = 10.0) -> None:
+        self.url = url
+        self._http = httpx.Client(**transport.options(url, key, timeout))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def send(self, call: Call[T]) -> T:
+        """Send one call and return its answer; again after a 503 when that is safe."""
+        for tried in range(1, TRIES + 1):
+            try:
+                response = self._http.request(call.method, call.path, **transport.request(call))
+            except httpx.TransportError as error:
+                raise transport.unreachable(self.url, error) from error
+            pause = transport.pause(call, response, tried)
+            if pause is None:
+                return call.outcome(response.status_code, response.content)
+            time.sleep(pause)
+        message = "the last try returns its answer"
+        raise AssertionError(message)
+
+    def submit(
+        self,
+        graph: str,
+        values: Json | None = None,
+        *,
+        idempotency_key: str | None = None,
+        **options: Unpack[SubmitOptions],
+    ) -> Submitted:
+        """Submit a workflow; it is durable when this returns."""
+        return self.send(calls.submit(graph, values, options, idempotency_key))
+
+    def workflows(self, **options: Unpack[PageOptions]) -> WorkflowPage:
+        """A page of workflows, newest first."""
+        return self.send(calls.page(options))
+
+    def workflow(self, workflow_id: str) -> WorkflowRecord:
+        """A workflow whole."""
+        return self.send(calls.workflow(workflow_id))
+
+    def status(self, workflow_id: str) -> WorkflowStatus:
+        """A workflow's short status, with its approvals and latest events."""
+        return self.send(calls.status(workflow_id))
+
+    def cancel(self, workflow_id: str, reason: str = "") -> Changed:
+        """Cancel a workflow that is queued, running or waiting."""
+        return self.send(calls.cancel(workflow_id, reason))
+
+    def retry(self, workflow_id: str) -> Changed:
+        """Let a failed workflow go on from its last checkpoint."""
+        return self.send(calls.retry(workflow_id))
+
+    def graph(self, workflow_id: str) -> GraphView:
+        """A workflow's graph with the state of each node."""
+        return self.send(calls.graph(workflow_id))
+
+    def drawing(self, workflow_id: str, picture: Literal["mermaid", "svg"] = "mermaid") -> str:
+        """A workflow's graph as Mermaid or SVG text."""
+        return self.send(calls.drawing(workflow_id, picture))
+
+    def events(self, workflow_id: str, after: int = 0, limit: int = 100) -> EventPage:
+        """A page of a workflow's events."""
+        return self.send(calls.events(workflow_id, after, limit))
+
+    def pending(self, **options: Unpack[PendingOptions]) -> PendingList:
+        """What waits for a decision: urgent first, then by due time."""
+        return self.send(calls.pending(options))
+
+    def approval(self, approval_id: str) -> ApprovalRecord:
+        """An approval whole."""
+        return self.send(calls.approval(approval_id))
+
+    def approve(
+        self,
+        workflow_id: str,
+        justification: str = "",
+        *,
+        idempotency_key: str | None = None,
+        **options: Unpack[DecisionOptions],
+    ) -> Decided:
+        """Vote for a workflow's pending approval."""
+        return self.send(calls.approve(workflow_id, justification, options, idempotency_key))
+
+    def reject(
+        self,
+        workflow_id: str,
+        reason: str = "",
+        *,
+        idempotency_key: str | None = None,
+        **options: Unpack[DecisionOptions],
+    ) -> Decided:
+        """Vote against a workflow's pending approval."""
+        return self.send(calls.reject(workflow_id, reason, options, idempotency_key))
+
+    def vote(self, approval_id: str, request: VoteRequest, *, idempotency_key: str | None = None) -> Decided:
+        """Vote on an approval by its own id."""
+        return self.send(calls.vote(approval_id, request, idempotency_key))
+
+    def answer(self, approval_id: str, value: object, *, idempotency_key: str | None = None) -> Decided:
+        """Answer a question with a JSON value."""
+        return self.send(calls.answer(approval_id, value, idempotency_key))
+
+    def explain(self, approval_id: str, person: str | None = None) -> Explanation:
+        """Why an approval is needed, who can decide it, and why `person` cannot."""
+        return self.send(calls.explain_approval(approval_id, person))
+
+    def explain_action(self, request: ExplainRequest) -> Explanation:
+        """What the rules would say of an action."""
+        return self.send(calls.explain_action(request))
+
+    def people(self) -> list[PersonRecord]:
+        """Everybody of the namespace."""
+        return self.send(calls.people())
+
+    def put_person(
+        self, person: str, *, name: str = "", email: str | None = None, roles: Sequence[str] = ()
+    ) -> PersonRecord:
+        """Create a person, or replace their name, e-mail and roles."""
+        return self.send(calls.put_person(person, name, email, roles))
+
+    def keys(self) -> list[KeyRecord]:
+        """The namespace's keys, also the ended ones."""
+        return self.send(calls.keys())
+
+    def create_key(
+        self, person: str, permissions: Sequence[Permission], *, label: str = "", expires_in: timedelta | None = None
+    ) -> NewKey:
+        """A new key of a person; `key` is shown this once."""
+        return self.send(calls.create_key(person, permissions, label, expires_in))
+
+    def revoke_key(self, key_id: str) -> KeyRecord:
+        """End a key."""
+        return self.send(calls.revoke_key(key_id))
+
+    def ready(self) -> Ready:
+        """Whether the server can take work, and what is missing."""
+        return self.send(calls.ready())
+
+    def follow(
+        self, workflow_id: str, *, after: int = 0, timeout: float | None = None, patience: float = 30.0
+    ) -> Iterator[EventRecord]:
+        """A workflow's events after `after`, then live until it has finished; a lost connection is made again.
+
+        Raises TimeoutError after `timeout` seconds, Unreachable after `patience` seconds without a connection.
+        """
+        where = Following(workflow_id, after=after, timeout=timeout, patience=patience)
+        while True:
+            try:
+                headers, limits = where.begin()
+                with self._http.stream("GET", where.path, headers=headers, timeout=limits) as response:
+                    where.answered(response.status_code, b"" if response.is_success else response.read())
+                    for chunk in response.iter_bytes():
+                        yield from where.feed(chunk)
+                        if where.must_renew():
+                            break
+                if self._ended(where):
+                    return
+            except BROKEN as error:
+                time.sleep(where.pause(error))
+
+    def _ended(self, where: Following) -> bool:
+        """Whether there is nothing after where the stream ended: a server that stops ends its streams too."""
+        try:
+            page = self.events(where.workflow_id, where.cursor, 1)
+        except ApiError as error:
+            return where.excuse(error)
+        return page.finished and not page.events
+
+    def wait(self, workflow_id: str, timeout: float | None = None, *, until: Until = "finished") -> WorkflowStatus:
+        """Wait until the workflow has finished (or, with `until="decision"`, needs a decision), and return its status.
+
+        Raises TimeoutError after `timeout` seconds.
+        """
+        status = self.status(workflow_id)
+        if not transport.reached(status, until):
+            for event in self.follow(workflow_id, after=transport.newest(status), timeout=timeout):
+                if event.type == "confirmation-required" and until == "decision":
+                    status = self.status(workflow_id)
+                    if transport.reached(status, until):
+                        return status
+            status = self.status(workflow_id)
+        return status

@@ -1,0 +1,126 @@
+"""Following a workflow's events over server-sent events: parsing, where to go on, and how long to try.
+
+Nothing is sent or awaited here. The clients do the sending and the sleeping; all they decide by is here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final, Literal
+
+import httpx
+
+from orchestrator.sdk.calls import ApiError, Unreachable, events_path, problem_of
+from orchestrator.wire import EventRecord
+
+# The server sends a sign of life every 15 seconds; two that are missing mean that the connection is dead.
+_SILENCE_SECONDS: Final = 35.0
+_CONNECT_SECONDS: Final = 5.0
+_FIRST_PAUSE: Final = 0.2
+_LONGEST_PAUSE: Final = 2.0
+_OK: Final = 200
+_AWAY: Final = 503
+
+
+class SseParser:
+    """Turns chunks of a `text/event-stream` into the `data` of each event. Ids and names are in our data too."""
+
+    def __init__(self) -> None:
+        self._buffer = b""
+        self._data: list[bytes] = []
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """The data of the events that `chunk` completes."""
+        *lines, self._buffer = (self._buffer + chunk).split(b"\n")
+        found: list[bytes] = []
+        for line in (line.removesuffix(b"\r") for line in lines):
+            if line.startswith(b"data:"):
+                self._data.append(line[5:].removeprefix(b" "))
+            elif not line and self._data:
+                found.append(b"\n".join(self._data))
+                self._data.clear()
+        return found
+
+
+class Following:
+    """Where one client stands in one workflow's events, and until when it goes on.
+
+    `timeout` is the seconds for all of it (None: no end), `patience` the seconds without a connection that are borne.
+    """
+
+    def __init__(
+        self,
+        workflow_id: str,
+        *,
+        after: int = 0,
+        timeout: float | None = None,
+        patience: float = 30.0,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.workflow_id = workflow_id
+        self.cursor = after
+        self.path = events_path(workflow_id)
+        self._timeout = timeout
+        self._patience = patience
+        self._monotonic = monotonic
+        self._ends = None if timeout is None else monotonic() + timeout
+        self._gone_since: float | None = None
+        self._pause = _FIRST_PAUSE
+        self._read_seconds = _SILENCE_SECONDS
+        self._parser = SseParser()
+
+    def begin(self) -> tuple[dict[str, str], httpx.Timeout]:
+        """Headers and time-outs of the next connection; raises TimeoutError when the time is up."""
+        left = self._left()
+        self._read_seconds = min(_SILENCE_SECONDS, left)
+        self._parser = SseParser()
+        headers = {"Accept": "text/event-stream", "Last-Event-ID": str(self.cursor)}
+        return headers, httpx.Timeout(min(_CONNECT_SECONDS, left), read=self._read_seconds)
+
+    def answered(self, status: int, content: bytes) -> None:
+        """Judge the answer's status; raises ApiError for a refusal that another try would not change."""
+        if status == _AWAY:
+            raise Away
+        if status != _OK:
+            raise ApiError(problem_of(status, content))
+        self._gone_since, self._pause = None, _FIRST_PAUSE
+
+    def feed(self, chunk: bytes) -> list[EventRecord]:
+        """The new events in `chunk`; the next connection goes on after them."""
+        records = [EventRecord.model_validate_json(data) for data in self._parser.feed(chunk)]
+        if records:
+            self.cursor = records[-1].seq
+        return records
+
+    def must_renew(self) -> bool:
+        """Whether the connection would outlast the time that is left, so that a shorter one is due."""
+        return self._ends is not None and self._left() < self._read_seconds * 0.75
+
+    def excuse(self, error: ApiError) -> Literal[False]:
+        """Bear a database that is away, which the next connection will find again; any other problem is raised."""
+        if error.status != _AWAY:
+            raise error
+        return False
+
+    def pause(self, error: Exception) -> float:
+        """Seconds to wait after a broken connection; raises TimeoutError, and Unreachable when patience is over."""
+        left, now = self._left(), self._monotonic()
+        if self._gone_since is None:
+            self._gone_since = now
+        if now - self._gone_since > self._patience:
+            raise Unreachable(f"the connection was lost and did not come back: {error}") from error
+        pause, self._pause = self._pause, min(self._pause * 2, _LONGEST_PAUSE)
+        return min(pause, left)
+
+    def _left(self) -> float:
+        if self._ends is None:
+            return float("inf")
+        left = self._ends - self._monotonic()
+        if left <= 0:
+            raise TimeoutError(f"workflow {self.workflow_id} was not there after {self._timeout:g} seconds")
+        return left
+
+
+class Away(Exception):  # noqa: N818 - a state to wait out
+    """The server answers, but its database is away."""

@@ -1,0 +1,35 @@
+"""What every use case is given: the database, the rules, the clock, and who calls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from orchestrator.config import Governance
+from orchestrator.core.errors import Forbidden
+from orchestrator.store.db import Clock, Database, database_clock
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """An authenticated person. `key_id` names the credential; identity never comes from a body (rule 23)."""
+
+    namespace: str
+    person: str
+    permissions: frozenset[str]
+    key_id: str = ""
+
+    def need(self, permission: str) -> None:
+        """Raise Forbidden unless the credential carries `permission`."""
+        if permission not in self.permissions:
+            held = ", ".join(sorted(self.permissions)) or "none"
+            detail = f"this needs the permission `{permission}`; this credential has: {held}"
+            raise Forbidden(detail, needed=permission)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The parts a use case works with."""
+
+    db: Database
+    governance: Governance
+    clock: Clock = field(default=database_clock)

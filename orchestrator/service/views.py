@@ -1,0 +1,130 @@
+"""Rows as the wire shows them. Secrets are masked here, for every channel alike (rule 25)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, cast
+
+from orchestrator.core.canonical import redact
+from orchestrator.core.deadlines import passed
+from orchestrator.core.model import Requirement, Slot
+from orchestrator.store.db import Params
+from orchestrator.wire import (
+    ApprovalRecord,
+    EventRecord,
+    Json,
+    PendingApproval,
+    VoteRecord,
+    WorkflowRecord,
+    WorkflowStatus,
+    WorkflowSummary,
+)
+
+
+def masked(value: object) -> Any:
+    """A JSON value with its secrets hidden."""
+    return redact(value)
+
+
+def requirement_of(row: Params) -> Requirement:
+    """The requirement kept on an approval row."""
+    kept = cast("Mapping[str, Any]", row["requirement"])
+    stages = tuple(
+        tuple(Slot(frozenset(slot["any_of"]), int(slot["count"])) for slot in stage) for stage in kept["stages"]
+    )
+    return Requirement(stages, int(kept["deny_threshold"]), bool(kept["justification_on_decision"]))
+
+
+def _queue_fields(row: Params, now: datetime) -> dict[str, Any]:
+    requirement = requirement_of(row)
+    return {
+        "workflow_id": row["workflow_id"],
+        "approval_id": row["approval_id"],
+        "kind": row["kind"],
+        "graph": row["graph"],
+        "title": row["title"],
+        "node": row["node"],
+        "risk_level": row["risk_level"],
+        "route": row["route"],
+        "description": row["description"],
+        "action": masked(row["action"]),
+        "question": masked(row["question"]),
+        "requested_by": row["requester"],
+        "requested_at": row["requested_at"],
+        "approvers": sorted(requirement.roles),
+        "due_at": row["due_at"],
+        "expires_at": row["expires_at"],
+        "overdue": row["state"] == "pending" and passed(row["due_at"], now),
+        "priority": "urgent" if row["urgent"] else "normal",
+        "confidence": row["confidence"],
+        "revision": row["revision"],
+        "digest": row["digest"],
+        "justification_required": requirement.justification_on_decision,
+    }
+
+
+def pending_approval(row: Params) -> PendingApproval:
+    """One line of the queue; the row carries `now`."""
+    return PendingApproval(**_queue_fields(row, row["now"]))
+
+
+def approval_record(row: Params, votes: Iterable[Params], now: datetime) -> ApprovalRecord:
+    """An approval whole."""
+    return ApprovalRecord(
+        **_queue_fields(row, now),
+        state=row["state"],
+        dialect=row["dialect"],
+        reasons=row["reasons"],
+        policy=row["policy"],
+        policy_versions=row["policy_versions"],
+        stages=cast("Mapping[str, Any]", row["requirement"])["stages"],
+        votes=[_vote(vote) for vote in votes if vote["approval_id"] == row["approval_id"] and not vote["superseded"]],
+        decision=masked(row["decision"]),
+        resolved_by=row["resolved_by"],
+        resolved_at=row["resolved_at"],
+        delivered_at=row["delivered_at"],
+        executed_at=row["executed_at"],
+        lapses_at=row["lapses_at"],
+    )
+
+
+def _vote(row: Params) -> VoteRecord:
+    return VoteRecord(**{name: row[name] for name in VoteRecord.model_fields})
+
+
+def event_record(row: Params) -> EventRecord:
+    """One event; its data was masked when it was written."""
+    return EventRecord(**{name: row[name] for name in EventRecord.model_fields})
+
+
+def summary(row: Params) -> WorkflowSummary:
+    """One line of a list."""
+    return WorkflowSummary(**_summary_fields(row))
+
+
+def _summary_fields(row: Params) -> dict[str, Any]:
+    return {name: row[name] for name in WorkflowSummary.model_fields}
+
+
+def workflow_record(row: Params, approvals: Sequence[ApprovalRecord]) -> WorkflowRecord:
+    """A workflow whole."""
+    return WorkflowRecord(
+        **_summary_fields(row),
+        graph_version=row["graph_version"],
+        mode=row["mode"],
+        priority=row["priority"],
+        on_behalf_of=row["on_behalf_of"],
+        launched_by=row["launched_by"],
+        deadline_at=row["deadline_at"],
+        attempts=row["attempts"],
+        input=cast("Json", masked(row["input"])),
+        result=masked(row["result"]),
+        error=masked(row["error"]),
+        approvals=approvals,
+    )
+
+
+def workflow_status(row: Params, approvals: Sequence[ApprovalRecord], history: Sequence[EventRecord]) -> WorkflowStatus:
+    """The short status."""
+    return WorkflowStatus(**_summary_fields(row), error=masked(row["error"]), approvals=approvals, history=history)

@@ -1,0 +1,278 @@
+"""Workflows from outside: submit, look, cancel, retry. Nothing here runs a graph."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import secrets
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, cast
+
+from jsonschema import Draft202012Validator
+
+from orchestrator.core.errors import InvalidInput, NotFound, TransitionConflict
+from orchestrator.core.model import Level, Status
+from orchestrator.core.plain import plain_json
+from orchestrator.service import idempotency, views
+from orchestrator.service.context import Caller, Context
+from orchestrator.store import approvals, events, fleet, workflows
+from orchestrator.store.db import Connection, Params
+from orchestrator.store.events import CANCEL_CHANNEL, EVENTS_CHANNEL, READY_CHANNEL, Event
+from orchestrator.wire import (
+    ApprovalRecord,
+    Changed,
+    EventPage,
+    GraphView,
+    SubmitRequest,
+    Submitted,
+    WorkflowPage,
+    WorkflowRecord,
+    WorkflowStatus,
+)
+
+_HISTORY = 50
+_LARGEST_PAGE = 200
+
+
+def new_id(prefix: str) -> str:
+    """A new identifier, in order of creation to the millisecond."""
+    return f"{prefix}-{time.time_ns() // 1_000_000:012x}{secrets.token_hex(8)}"
+
+
+async def submit(ctx: Context, caller: Caller, request: SubmitRequest, idempotency_key: str | None = None) -> Submitted:
+    """Accept a workflow: durable when this returns. NotFound for an unknown graph, InvalidInput for a wrong input."""
+    caller.need("submit")
+    workflow_id = new_id("wf")
+    async with ctx.db.connection() as conn:
+        offer = await fleet.newest(conn, request.graph)
+        if offer is None:
+            known = await fleet.names(conn)
+            detail = f"there is no graph {request.graph!r}; workers offer: {', '.join(known) or 'none yet'}"
+            raise NotFound(detail, allowed=known)
+    _check_input(offer, request)
+    if idempotency_key is None:
+        async with ctx.db.pipeline() as conn:
+            await _insert(ctx, conn, caller, request, offer, workflow_id)
+    else:
+        async with ctx.db.transaction() as conn:
+            earlier = await idempotency.taken_by(ctx, conn, caller, idempotency_key, "submit", request, workflow_id)
+            if earlier is not None:
+                row = await workflows.get(conn, caller.namespace, earlier)
+                return Submitted(workflow_id=earlier, status=row["status"] if row else "deleted", replayed=True)
+            await _insert(ctx, conn, caller, request, offer, workflow_id)
+    ctx.db.ring(READY_CHANNEL, caller.namespace)
+    ctx.db.ring(EVENTS_CHANNEL, workflow_id)
+    return Submitted(workflow_id=workflow_id, status=Status.READY.value)
+
+
+async def _insert(
+    ctx: Context, conn: Connection, caller: Caller, request: SubmitRequest, offer: Params, workflow_id: str
+) -> None:
+    now = ctx.clock()
+    await workflows.insert(
+        conn,
+        {
+            **request.model_dump(), "workflow_id": workflow_id, "namespace": caller.namespace, "now": now,
+            "graph_version": offer["version"], "requester": caller.person,
+        },
+    )  # fmt: skip
+    data: dict[str, object] = {
+        "graph": request.graph, "version": offer["version"], "title": request.title, "input": request.input,
+        "on_behalf_of": request.on_behalf_of, "launched_by": request.launched_by, "key_id": caller.key_id,
+    }  # fmt: skip
+    told = {key: value for key, value in data.items() if value not in (None, "")}
+    await events.append(conn, workflow_id, [Event("workflow-submitted", caller.person, told)], now)
+
+
+def _check_input(offer: Params, request: SubmitRequest) -> None:
+    try:
+        plain_json(request.input, "input")
+    except ValueError as error:
+        raise InvalidInput(str(error)) from error
+    schema = cast("Mapping[str, Any]", offer["input_schema"])
+    problems = sorted(Draft202012Validator(schema).iter_errors(request.input), key=lambda one: len(one.absolute_path))  # pyright: ignore[reportUnknownMemberType, reportUnknownLambdaType] the library's types are partial
+    if problems:
+        told = [f"{'/'.join(['input', *map(str, one.absolute_path)])}: {one.message[:300]}" for one in problems[:10]]
+        detail = f"the input does not fit graph {request.graph}: {'; '.join(told)}"
+        raise InvalidInput(detail, problems=told)
+
+
+async def _row(conn: Connection, caller: Caller, workflow_id: str) -> Params:
+    row = await workflows.get(conn, caller.namespace, workflow_id)
+    if row is None:
+        raise unknown(workflow_id)
+    return row
+
+
+def unknown(workflow_id: str) -> NotFound:
+    """The refusal for a workflow that is not in the caller's namespace."""
+    return NotFound(f"there is no workflow {workflow_id!r}", workflow_id=workflow_id)
+
+
+async def _approvals(ctx: Context, conn: Connection, row: Params) -> list[ApprovalRecord]:
+    asked = await approvals.of_workflow(conn, row["namespace"], row["workflow_id"])
+    votes = await approvals.votes(conn, [one["approval_id"] for one in asked]) if asked else []
+    now = await workflows.present(conn, ctx.clock()) if asked else row["updated_at"]
+    return [views.approval_record(one, votes, now) for one in asked]
+
+
+async def get(ctx: Context, caller: Caller, workflow_id: str) -> WorkflowRecord:
+    """The whole record. NotFound."""
+    caller.need("read")
+    async with ctx.db.connection() as conn:
+        row = await _row(conn, caller, workflow_id)
+        return views.workflow_record(row, await _approvals(ctx, conn, row))
+
+
+async def status(ctx: Context, caller: Caller, workflow_id: str) -> WorkflowStatus:
+    """The short status with approvals and the latest events. NotFound."""
+    caller.need("read")
+    async with ctx.db.connection() as conn:
+        row = await _row(conn, caller, workflow_id)
+        history = await events.newest(conn, caller.namespace, workflow_id, _HISTORY)
+        return views.workflow_status(row, await _approvals(ctx, conn, row), [views.event_record(e) for e in history])
+
+
+async def page(
+    ctx: Context,
+    caller: Caller,
+    *,
+    status: str | None = None,
+    graph: str | None = None,
+    case_id: str | None = None,
+    risk: str | None = None,
+    q: str | None = None,
+    cursor: str | None = None,
+    limit: int = 50,
+) -> WorkflowPage:
+    """One page, newest first. InvalidInput for a value that no workflow can have."""
+    caller.need("read")
+    _one_of("status", status, [one.value for one in Status])
+    _one_of("risk", risk, [one.value for one in Level])
+    size = max(1, min(limit, _LARGEST_PAGE))
+    before_at, before_id = _read_cursor(cursor)
+    filters: Params = {
+        "namespace": caller.namespace, "status": status, "graph": graph, "case_id": case_id, "risk": risk, "q": q,
+        "before_at": before_at, "before_id": before_id, "limit": size + 1,
+    }  # fmt: skip
+    async with ctx.db.connection() as conn:
+        rows = await workflows.page(conn, filters)
+    last = rows[size - 1] if len(rows) > size else None
+    return WorkflowPage(
+        workflows=[views.summary(row) for row in rows[:size]],
+        next_cursor=_cursor(last["created_at"], last["workflow_id"]) if last else None,
+    )
+
+
+def _one_of(name: str, value: str | None, allowed: list[str]) -> None:
+    if value is not None and value not in allowed:
+        detail = f"{name} is {value!r}; allowed are {', '.join(allowed)}"
+        raise InvalidInput(detail, allowed=allowed)
+
+
+def _cursor(at: datetime, workflow_id: str) -> str:
+    return base64.urlsafe_b64encode(f"{at.isoformat()} {workflow_id}".encode()).decode().rstrip("=")
+
+
+def _read_cursor(cursor: str | None) -> tuple[datetime | None, str | None]:
+    if cursor is None:
+        return None, None
+    try:
+        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
+        at, _, workflow_id = text.partition(" ")
+        found = datetime.fromisoformat(at)
+        if found.tzinfo is None or not workflow_id or "\0" in workflow_id:
+            raise ValueError(text)
+    except (ValueError, binascii.Error) as error:
+        detail = "the cursor is not one this API gave; start again without it"
+        raise InvalidInput(detail) from error
+    return found, workflow_id
+
+
+async def cancel(ctx: Context, caller: Caller, workflow_id: str, reason: str = "") -> Changed:
+    """End a workflow that is ready, running or waiting, at once. TransitionConflict when it has ended."""
+    caller.need("submit")
+    now = ctx.clock()
+    async with ctx.db.transaction() as conn:
+        row = await workflows.lock(conn, caller.namespace, workflow_id, now)
+        if row is None:
+            raise unknown(workflow_id)
+        if Status(row["status"]).finished:
+            raise _conflict(row, "cancelled", ["ready", "running", "waiting"])
+        cancelled = await approvals.cancel_pending(conn, workflow_id, caller.person, now)
+        await workflows.move(
+            conn,
+            {"workflow": workflow_id, "status": "cancelled", "reason": reason or None, "finished": True, "now": now},
+        )
+        data: dict[str, object] = {"reason": reason, "was": row["status"], "approvals": cancelled}
+        await events.append(conn, workflow_id, [Event("workflow-cancelled", caller.person, data)], now)
+    ctx.db.ring(CANCEL_CHANNEL, workflow_id)
+    ctx.db.ring(EVENTS_CHANNEL, workflow_id)
+    return Changed(workflow_id=workflow_id, status="cancelled")
+
+
+async def retry(ctx: Context, caller: Caller, workflow_id: str) -> Changed:
+    """Let a failed workflow go on from its last checkpoint. TransitionConflict unless it failed."""
+    caller.need("submit")
+    now = ctx.clock()
+    async with ctx.db.transaction() as conn:
+        row = await workflows.lock(conn, caller.namespace, workflow_id, now)
+        if row is None:
+            raise unknown(workflow_id)
+        if row["status"] != Status.FAILED:
+            raise _conflict(row, "retried", ["failed"])
+        await workflows.move(
+            conn, {"workflow": workflow_id, "status": "ready", "reason": None, "finished": False, "now": now}
+        )
+        data: dict[str, object] = {"retry_of": row["reason"]}
+        await events.append(conn, workflow_id, [Event("workflow-retried", caller.person, data)], now)
+    ctx.db.ring(READY_CHANNEL, caller.namespace)
+    ctx.db.ring(EVENTS_CHANNEL, workflow_id)
+    return Changed(workflow_id=workflow_id, status="ready")
+
+
+def _conflict(row: Params, what: str, allowed: list[str]) -> TransitionConflict:
+    detail = f"the workflow is {row['status']}; only a workflow that is {' or '.join(allowed)} can be {what}"
+    return TransitionConflict(detail, status=row["status"], allowed=allowed)
+
+
+async def events_page(ctx: Context, caller: Caller, workflow_id: str, after: int, limit: int) -> EventPage:
+    """Events with a number above `after`, in order. NotFound."""
+    caller.need("read")
+    async with ctx.db.connection() as conn:
+        row = await _row(conn, caller, workflow_id)
+        rows = await events.after(conn, caller.namespace, workflow_id, after, max(1, min(limit, 1000)))
+    last = rows[-1]["seq"] if rows else after
+    finished = Status(row["status"]).finished and last >= row["last_seq"]
+    return EventPage(events=[views.event_record(one) for one in rows], next_seq=last, finished=finished)
+
+
+async def view_graph(ctx: Context, caller: Caller, workflow_id: str) -> GraphView:
+    """The graph at the workflow's version, each node marked `done`, `current`, `pending-gate` or `todo`. NotFound."""
+    caller.need("read")
+    async with ctx.db.connection() as conn:
+        row = await _row(conn, caller, workflow_id)
+        offer = await fleet.version(conn, row["graph"], row["graph_version"]) or await fleet.newest(conn, row["graph"])
+        done = await events.finished_nodes(conn, caller.namespace, workflow_id)
+        asked = await approvals.of_workflow(conn, caller.namespace, workflow_id)
+    topology = cast("Mapping[str, Any]", offer["topology"] if offer else {"nodes": [], "edges": []})
+    gates = {one["node"] for one in asked if one["state"] == "pending"}
+    open_now = not Status(row["status"]).finished
+    nodes = [
+        {**node, "state": _node_state(node["id"], row, gates, done, open_now=open_now)} for node in topology["nodes"]
+    ]
+    return GraphView(
+        workflow_id=workflow_id, graph=row["graph"], version=row["graph_version"], nodes=nodes, edges=topology["edges"]
+    )
+
+
+def _node_state(node: str, row: Params, gates: set[str], done: set[str], *, open_now: bool) -> str:
+    if node in gates:
+        return "pending-gate"
+    if open_now and node == row["node"]:
+        return "current"
+    started = node == "__start__"
+    ended = node == "__end__" and row["status"] == Status.COMPLETED
+    return "done" if node in done or started or ended else "todo"

@@ -1,0 +1,200 @@
+"""Approvals and votes: asked, decided, delivered, executed. The workflow's row is locked before any of these rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from psycopg.types.json import Json
+
+from orchestrator.store.db import Connection, Params
+
+_JSON_COLUMNS = ("payload", "action", "question", "reasons", "requirement", "decision")
+
+# One request.
+INSERT = """
+INSERT INTO keyturn.approvals (approval_id, namespace, workflow_id, interrupt_id, item, round, node, kind, dialect, payload,
+    action, question, allowed, description, on_reject, digest, volatile_fields, requester, on_behalf_of, launched_by,
+    risk_level, reasons, route, confidence, urgent, policy, policy_versions, requirement, roles, approval_ttl, requested_at,
+    due_at, expires_at, escalate_at, lapses_at, state, decision, resolved_by, resolved_at)
+VALUES (%(approval_id)s, %(namespace)s, %(workflow_id)s, %(interrupt_id)s, %(item)s, %(round)s, %(node)s, %(kind)s, %(dialect)s,
+    %(payload)s, %(action)s, %(question)s, %(allowed)s, %(description)s, %(on_reject)s, %(digest)s,
+    %(volatile_fields)s, %(requester)s, %(on_behalf_of)s, %(launched_by)s, %(risk_level)s, %(reasons)s, %(route)s,
+    %(confidence)s, %(urgent)s, %(policy)s, %(policy_versions)s, %(requirement)s, %(roles)s, %(approval_ttl)s, %(requested_at)s,
+    %(due_at)s, %(expires_at)s, %(escalate_at)s, %(lapses_at)s, %(state)s, %(decision)s, %(resolved_by)s,
+    %(resolved_at)s)
+ON CONFLICT (workflow_id, interrupt_id, item, round) DO NOTHING
+"""
+
+# How often these interrupts were asked before, and whether their last round still waits.
+ASKED = """
+SELECT interrupt_id, max(round) AS round, bool_or(state = 'pending') AS pending FROM keyturn.approvals
+ WHERE workflow_id = %(workflow)s AND interrupt_id = ANY(%(interrupts)s) GROUP BY interrupt_id
+"""
+
+# All of a workflow's approvals, oldest first.
+OF_WORKFLOW = """
+SELECT a.*, w.graph, w.title FROM keyturn.approvals a JOIN keyturn.workflows w USING (workflow_id)
+ WHERE a.namespace = %(namespace)s AND a.workflow_id = %(workflow)s ORDER BY a.requested_at, a.interrupt_id, a.item
+"""
+
+# The same, locked in the order everybody locks them.
+LOCK_OF_WORKFLOW = """
+SELECT * FROM keyturn.approvals WHERE namespace = %(namespace)s AND workflow_id = %(workflow)s
+ ORDER BY approval_id FOR UPDATE
+"""
+
+# Which workflow an approval belongs to: the workflow's row is locked first.
+WORKFLOW_OF = "SELECT workflow_id FROM keyturn.approvals WHERE namespace = %(namespace)s AND approval_id = %(approval)s"
+
+# One approval, for showing.
+GET = """
+SELECT a.*, w.graph, w.title FROM keyturn.approvals a JOIN keyturn.workflows w USING (workflow_id)
+ WHERE a.namespace = %(namespace)s AND a.approval_id = %(approval)s
+"""
+
+# The queue: urgent first, then by due time. Filters that are null do not apply.
+PENDING = """
+SELECT a.*, w.graph, w.title, coalesce(%(now)s::timestamptz, now()) AS now
+  FROM keyturn.approvals a JOIN keyturn.workflows w USING (workflow_id)
+ WHERE a.namespace = %(namespace)s AND a.state = 'pending'
+   AND (%(risk)s::text IS NULL OR a.risk_level = %(risk)s)
+   AND (%(route)s::text IS NULL OR a.route = %(route)s)
+   AND (%(roles)s::text[] IS NULL OR a.roles && %(roles)s OR (a.roles = '{}' AND %(not_self)s::text IS NOT NULL))
+   AND (%(not_self)s::text IS NULL OR a.kind = 'question'
+        OR %(not_self)s <> ALL (array_remove(ARRAY[a.requester, a.on_behalf_of, a.launched_by, a.last_editor], NULL)))
+ ORDER BY a.urgent DESC, a.due_at, a.approval_id LIMIT %(limit)s
+"""
+
+# The votes of some approvals, in the order they were cast.
+VOTES = """
+SELECT approval_id, revision, voter, acting_for, via, verdict, roles, justification, at, void_reason, superseded
+  FROM keyturn.votes WHERE approval_id = ANY(%(approvals)s) ORDER BY vote_id
+"""
+
+# A changed mind: the earlier vote of the same person on the same revision no longer counts.
+SUPERSEDE = """
+UPDATE keyturn.votes SET superseded = true
+ WHERE approval_id = %(approval_id)s AND revision = %(revision)s AND voter = %(voter)s AND NOT superseded
+"""
+
+INSERT_VOTE = """
+INSERT INTO keyturn.votes (namespace, approval_id, revision, voter, via, verdict, roles, justification, at)
+VALUES (%(namespace)s, %(approval_id)s, %(revision)s, %(voter)s, %(via)s, %(verdict)s, %(roles)s, %(justification)s,
+        coalesce(%(now)s::timestamptz, now()))
+"""
+
+# The one transition of a request.
+RESOLVE = """
+UPDATE keyturn.approvals
+   SET state = %(state)s, decision = %(decision)s, resolved_by = %(by)s,
+       resolved_at = coalesce(%(now)s::timestamptz, now()),
+       lapses_at = CASE WHEN %(state)s = 'approved'
+                        THEN coalesce(%(now)s::timestamptz, now()) + approval_ttl END
+ WHERE approval_id = %(approval)s AND state = 'pending'
+"""
+
+# Their workflow ended: nothing of it can be decided any more.
+CANCEL_PENDING = """
+UPDATE keyturn.approvals SET state = 'cancelled', resolved_by = %(by)s,
+       resolved_at = coalesce(%(now)s::timestamptz, now())
+ WHERE workflow_id = %(workflow)s AND state = 'pending' RETURNING approval_id
+"""
+
+# The decisions that what is being committed contains.
+DELIVER = """
+UPDATE keyturn.approvals SET delivered_at = coalesce(%(now)s::timestamptz, now())
+ WHERE approval_id = ANY(%(approvals)s) AND delivered_at IS NULL
+"""
+
+# Delivered approvals whose effect is behind: an approval runs once.
+EXECUTE = """
+UPDATE keyturn.approvals SET state = 'executed', executed_at = coalesce(%(now)s::timestamptz, now())
+ WHERE workflow_id = %(workflow)s AND state = 'approved' AND kind = 'approval' AND delivered_at IS NOT NULL
+"""
+
+# An approval that was good for a time that has passed.
+LAPSE = """
+UPDATE keyturn.approvals SET state = 'lapsed' WHERE approval_id = ANY(%(approvals)s) AND state = 'approved'
+"""
+
+
+async def insert(conn: Connection, row: Params) -> None:
+    """Insert one request; JSON columns are plain values, times are instants."""
+    prepared = {key: Json(row[key]) if row[key] is not None else None for key in _JSON_COLUMNS}
+    await conn.execute(INSERT, {**row, **prepared})
+
+
+async def asked(conn: Connection, workflow_id: str, interrupt_ids: Sequence[str]) -> list[Params]:
+    """The last round of each of these interrupts that was asked before."""
+    found = await conn.execute(ASKED, {"workflow": workflow_id, "interrupts": list(interrupt_ids)})
+    return await found.fetchall()
+
+
+async def of_workflow(conn: Connection, namespace: str, workflow_id: str) -> list[Params]:
+    """All approvals of a workflow, oldest first."""
+    return await (await conn.execute(OF_WORKFLOW, {"namespace": namespace, "workflow": workflow_id})).fetchall()
+
+
+async def lock_of_workflow(conn: Connection, namespace: str, workflow_id: str) -> list[Params]:
+    """All approvals of a workflow, locked by id. Follows the lock of the workflow's row."""
+    found = await conn.execute(LOCK_OF_WORKFLOW, {"namespace": namespace, "workflow": workflow_id})
+    return await found.fetchall()
+
+
+async def workflow_of(conn: Connection, namespace: str, approval_id: str) -> str | None:
+    """The workflow an approval belongs to; None when there is none in the namespace."""
+    found = await (await conn.execute(WORKFLOW_OF, {"namespace": namespace, "approval": approval_id})).fetchone()
+    return None if found is None else str(found["workflow_id"])
+
+
+async def get(conn: Connection, namespace: str, approval_id: str) -> Params | None:
+    """One approval with its workflow's graph and title."""
+    return await (await conn.execute(GET, {"namespace": namespace, "approval": approval_id})).fetchone()
+
+
+async def pending(conn: Connection, filters: Params) -> list[Params]:
+    """The queue."""
+    return await (await conn.execute(PENDING, filters)).fetchall()
+
+
+async def votes(conn: Connection, approval_ids: Sequence[str]) -> list[Params]:
+    """The votes of these approvals, superseded ones included."""
+    return await (await conn.execute(VOTES, {"approvals": list(approval_ids)})).fetchall()
+
+
+async def insert_vote(conn: Connection, row: Params) -> None:
+    """Record a vote; it replaces an earlier one of the same person on the same revision."""
+    await conn.execute(SUPERSEDE, row)
+    await conn.execute(INSERT_VOTE, row)
+
+
+async def resolve(
+    conn: Connection, approval_id: str, *, state: str, by: str, decision: object, now: datetime | None
+) -> None:
+    """End a pending request; what has ended already is left as it is."""
+    await conn.execute(
+        RESOLVE, {"approval": approval_id, "state": state, "by": by, "decision": Json(decision), "now": now}
+    )
+
+
+async def cancel_pending(conn: Connection, workflow_id: str, by: str, now: datetime | None) -> list[str]:
+    """Cancel what a workflow still asks; returns the ids."""
+    found = await conn.execute(CANCEL_PENDING, {"workflow": workflow_id, "by": by, "now": now})
+    return [row["approval_id"] for row in await found.fetchall()]
+
+
+async def deliver(conn: Connection, approval_ids: Sequence[str], now: datetime | None) -> None:
+    """Mark decisions as contained in what is being committed."""
+    if approval_ids:
+        await conn.execute(DELIVER, {"approvals": list(approval_ids), "now": now})
+
+
+async def execute(conn: Connection, workflow_id: str, now: datetime | None) -> None:
+    """Mark delivered approvals as executed: a node with effects has completed behind them."""
+    await conn.execute(EXECUTE, {"workflow": workflow_id, "now": now})
+
+
+async def lapse(conn: Connection, approval_ids: Sequence[str]) -> None:
+    """Mark approvals whose time has passed."""
+    await conn.execute(LAPSE, {"approvals": list(approval_ids)})

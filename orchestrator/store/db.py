@@ -1,0 +1,183 @@
+"""The connection pool and its rules: time-outs, dead-peer detection, and what an unreachable database looks like.
+
+No statement of an aggregate lives here, and nothing above the store imports psycopg's errors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Generator
+from datetime import datetime
+from typing import Any, LiteralString
+
+import psycopg
+from psycopg import AsyncConnection, sql
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
+
+from orchestrator.core.errors import LeaseLost, NotStorable, Unavailable
+
+Connection = AsyncConnection[DictRow]
+Params = dict[str, Any]
+
+# What SQL takes as `now`: None lets the database say; a test returns an instant instead.
+Clock = Callable[[], datetime | None]
+
+# Wake the listeners of several channels.
+RING = "SELECT pg_notify(c, p) FROM unnest(%(channels)s::text[], %(payloads)s::text[]) AS r (c, p)"
+_PAYLOAD_LIMIT = 7000
+
+SEARCH_PATH = "keyturn,langgraph,procrastinate,public"
+# A half-open connection must be noticed within 5 s: keepalives find an idle one, tcp_user_timeout a busy one.
+_LINK: Params = {
+    "keepalives": 1,
+    "keepalives_idle": 2,
+    "keepalives_interval": 1,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 5000,
+    "connect_timeout": 3,
+}
+_RETRY_AFTER = 1
+
+
+def database_clock() -> datetime | None:
+    """The clock of a real deployment: let the database say."""
+    return None
+
+
+def link_options(application: str, statement_seconds: float = 30.0) -> Params:
+    """Connection keywords every connection of ours uses; `application` shows in pg_stat_activity."""
+    options = (
+        f"-c search_path={SEARCH_PATH} -c statement_timeout={int(statement_seconds * 1000)}"
+        " -c idle_in_transaction_session_timeout=10000 -c timezone=UTC -c plan_cache_mode=auto"
+    )
+    return {**_LINK, "options": options, "application_name": application}
+
+
+class Database:
+    """A pool of autocommit connections. `timeout` is how many seconds a caller waits for a free one."""
+
+    def __init__(self, url: str, *, min_size: int = 2, max_size: int = 12, timeout: float = 0.8) -> None:
+        self.url = url
+        self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+            url,
+            connection_class=AsyncConnection[DictRow],
+            kwargs={**link_options("keyturn"), "autocommit": True, "row_factory": dict_row, "prepare_threshold": 2},
+            min_size=min_size,
+            max_size=max_size,
+            timeout=timeout,
+            reconnect_timeout=2.0,
+            open=False,
+        )
+        self._rung: set[tuple[str, str]] = set()
+        self._ringing: asyncio.Task[None] | None = None
+
+    def ring(self, channel: str, payload: str) -> None:
+        """Wake listeners of `channel`, after a commit and outside of it.
+
+        NOTIFY inside a transaction makes commits queue behind one lock. A ring that is lost with a process is made
+        good by the listeners, who look for themselves once a second.
+        """
+        self._rung.add((channel, payload))
+        if self._ringing is None or self._ringing.done():
+            self._ringing = asyncio.get_running_loop().create_task(self._ring_all())
+
+    async def _ring_all(self) -> None:
+        while self._rung:
+            rung, self._rung = self._rung, set()
+            pairs = [(channel, part) for channel in {c for c, _ in rung} for part in _packed(channel, rung)]
+            with contextlib.suppress(Unavailable):
+                async with self.connection() as conn:
+                    await conn.execute(
+                        RING, {"channels": [c for c, _ in pairs], "payloads": [part for _, part in pairs]}
+                    )
+
+    @property
+    def pool(self) -> AsyncConnectionPool[Connection]:
+        """For LangGraph's saver, which takes a pool."""
+        return self._pool
+
+    async def open(self) -> None:
+        """Open the pool; raises Unavailable when the database does not answer."""
+        try:
+            await self._pool.open(wait=True, timeout=10.0)
+        except (PoolTimeout, psycopg.OperationalError) as error:
+            raise _unavailable(error) from error
+
+    async def close(self) -> None:
+        """Send what is still to ring, and close every connection."""
+        if self._ringing is not None:
+            await asyncio.wait([self._ringing], timeout=2.0)
+        await self._pool.close()
+
+    @contextlib.asynccontextmanager
+    async def connection(self) -> AsyncGenerator[Connection]:
+        """A connection for single statements, each its own transaction. Raises Unavailable."""
+        with translated():
+            async with self._pool.connection() as conn:
+                yield conn
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncGenerator[Connection]:
+        """A connection inside one transaction: all of the block commits, or none of it. Raises Unavailable."""
+        async with self.connection() as conn, conn.transaction():
+            yield conn
+
+    @contextlib.asynccontextmanager
+    async def pipeline(self) -> AsyncGenerator[Connection]:
+        """A transaction whose statements are sent together; for blocks that read nothing back."""
+        async with self.connection() as conn, conn.pipeline(), conn.transaction():
+            yield conn
+
+    @contextlib.asynccontextmanager
+    async def listener(self, *channels: LiteralString) -> AsyncGenerator[Connection]:
+        """A connection of its own, outside the pool, that listens on `channels`."""
+        with translated():
+            conn = await AsyncConnection[DictRow].connect(
+                self.url, **link_options("keyturn-listen"), autocommit=True, row_factory=dict_row
+            )
+            try:
+                for channel in channels:
+                    await conn.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+                yield conn
+            finally:
+                await conn.close()
+
+
+def _packed(channel: str, rung: set[tuple[str, str]]) -> list[str]:
+    """The payloads of a channel as comma-separated lists that fit a notification."""
+    parts: list[list[str]] = [[]]
+    size = 0
+    for payload in sorted(p for c, p in rung if c == channel):
+        if size + len(payload) > _PAYLOAD_LIMIT:
+            parts.append([])
+            size = 0
+        parts[-1].append(payload)
+        size += len(payload) + 1
+    return [",".join(part) for part in parts]
+
+
+@contextlib.contextmanager
+def translated() -> Generator[None]:
+    """Turn psycopg's ways of saying "gone" into Unavailable, and our own fence into LeaseLost."""
+    try:
+        yield
+    except (PoolTimeout, PoolClosed) as error:
+        raise _unavailable(error) from error
+    except psycopg.Error as error:
+        if error.sqlstate == "KT001":
+            raise LeaseLost(str(error).splitlines()[0]) from error
+        if isinstance(error, psycopg.DataError):
+            detail = f"the database cannot hold this value: {str(error).splitlines()[0]}"
+            raise NotStorable(detail) from error
+        if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+            raise _unavailable(error) from error
+        raise
+    except (TimeoutError, ConnectionError) as error:
+        raise _unavailable(error) from error
+
+
+def _unavailable(error: BaseException) -> Unavailable:
+    detail = "the database is away or has no free connection; what was committed is safe, try again shortly"
+    return Unavailable(detail, retry_after=_RETRY_AFTER, cause=type(error).__name__)

@@ -1,0 +1,84 @@
+"""The ledger of external effects. Every write follows `workflows.hold`, so a lost lease can change nothing here."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from psycopg.types.json import Json
+
+from orchestrator.store.db import Connection, Params
+
+# The entry as it stands.
+GET = "SELECT * FROM keyturn.effects WHERE key = %(key)s"
+
+# Begin: a new entry, or a failed one that runs again. Anything else is left as it is.
+BEGIN = """
+INSERT INTO keyturn.effects AS e (key, namespace, workflow_id, node, visit, name, state, token, approval_id, started_at)
+VALUES (%(key)s, %(namespace)s, %(workflow_id)s, %(node)s, %(visit)s, %(name)s, 'started', %(token)s, %(approval_id)s,
+        coalesce(%(now)s::timestamptz, now()))
+ON CONFLICT (key) DO UPDATE SET state = 'started', attempts = e.attempts + 1, error = NULL, token = EXCLUDED.token,
+        approval_id = coalesce(e.approval_id, EXCLUDED.approval_id)
+ WHERE e.state = 'failed'
+RETURNING key
+"""
+
+# The earlier attempt did not happen: it runs again now, and the questions about it are settled.
+AGAIN = """
+UPDATE keyturn.effects SET attempts = attempts + 1, settled = asked WHERE key = %(key)s AND state = 'started'
+"""
+
+ASK = "UPDATE keyturn.effects SET asked = %(asked)s WHERE key = %(key)s AND state = 'started' AND asked < %(asked)s"
+
+FINISH = """
+UPDATE keyturn.effects SET state = 'finished', result = %(result)s, settled = asked,
+       finished_at = coalesce(%(now)s::timestamptz, now())
+ WHERE key = %(key)s AND state = 'started'
+"""
+
+FAIL = "UPDATE keyturn.effects SET state = 'failed', error = %(error)s WHERE key = %(key)s AND state = 'started'"
+
+# The approval an effect is bound to, locked: it must still stand, and for exactly this.
+APPROVAL = """
+SELECT a.state, a.digest, a.lapses_at <= coalesce(%(now)s::timestamptz, now()) AS lapsed, e.key AS used_by
+  FROM keyturn.approvals a LEFT JOIN keyturn.effects e USING (approval_id)
+ WHERE a.workflow_id = %(workflow)s AND a.approval_id = %(approval)s FOR UPDATE OF a
+"""
+
+
+async def get(conn: Connection, key: str) -> Params | None:
+    """The entry; None when the effect never began."""
+    return await (await conn.execute(GET, {"key": key})).fetchone()
+
+
+async def begin(conn: Connection, row: Params) -> bool:
+    """Begin the effect; False when it is finished or in doubt and nothing was changed.
+
+    `token` names this attempt, so that sending the same beginning twice is not taken for a doubtful effect.
+    """
+    return await (await conn.execute(BEGIN, row)).fetchone() is not None
+
+
+async def again(conn: Connection, key: str) -> None:
+    """Run a doubtful effect again."""
+    await conn.execute(AGAIN, {"key": key})
+
+
+async def ask(conn: Connection, key: str, asked: int) -> None:
+    """Note that question number `asked` is put to a person."""
+    await conn.execute(ASK, {"key": key, "asked": asked})
+
+
+async def finish(conn: Connection, key: str, result: object, now: datetime | None) -> None:
+    """Record the end and its JSON result."""
+    await conn.execute(FINISH, {"key": key, "result": Json(result), "now": now})
+
+
+async def fail(conn: Connection, key: str, error: str) -> None:
+    """Record that the body raised."""
+    await conn.execute(FAIL, {"key": key, "error": error[:2000]})
+
+
+async def bound_approval(conn: Connection, workflow_id: str, approval_id: str, now: datetime | None) -> Params | None:
+    """State and digest of the approval, and which effect has used it."""
+    found = await conn.execute(APPROVAL, {"workflow": workflow_id, "approval": approval_id, "now": now})
+    return await found.fetchone()

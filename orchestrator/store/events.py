@@ -1,0 +1,96 @@
+"""The event chain: appending to it and reading it back. Secrets are masked here, the one door to the trail."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from orchestrator.core.canonical import canonical_json, redact
+from orchestrator.store.db import Connection, Params
+
+EVENTS_CHANNEL = "keyturn_events"
+READY_CHANNEL = "keyturn_ready"
+CANCEL_CHANNEL = "keyturn_cancel"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened: its SSE name, who did it, and what helps to understand it."""
+
+    type: str
+    actor: str
+    data: dict[str, object] = field(default_factory=dict[str, object])
+
+
+# Append to the chain of one workflow, whose row the transaction holds or has just written.
+APPEND = """
+SELECT keyturn.append_events(%(workflow)s, coalesce(%(now)s::timestamptz, now()), %(types)s::text[],
+                             %(actors)s::text[], %(bodies)s::text[])
+"""
+
+# Events of one workflow after a cursor.
+AFTER = """
+SELECT workflow_id, seq, at, type, actor, body AS data FROM keyturn.events
+ WHERE namespace = %(namespace)s AND workflow_id = %(workflow)s AND seq > %(after)s ORDER BY seq LIMIT %(limit)s
+"""
+
+# The newest events of one workflow, newest first.
+NEWEST = """
+SELECT workflow_id, seq, at, type, actor, body AS data FROM keyturn.events
+ WHERE namespace = %(namespace)s AND workflow_id = %(workflow)s ORDER BY seq DESC LIMIT %(limit)s
+"""
+
+# A whole chain as it was hashed.
+CHAIN = """
+SELECT seq, at, type, actor, body::text AS body, hash FROM keyturn.events WHERE workflow_id = %(workflow)s ORDER BY seq
+"""
+
+
+async def append(conn: Connection, workflow_id: str, events: Iterable[Event], now: datetime | None) -> None:
+    """Append `events` in order; nothing is read back."""
+    rows = list(events)
+    if not rows:
+        return
+    await conn.execute(
+        APPEND,
+        {
+            "workflow": workflow_id,
+            "now": now,
+            "types": [event.type for event in rows],
+            "actors": [event.actor for event in rows],
+            "bodies": [canonical_json(redact(event.data)).replace("\\u0000", "") for event in rows],
+        },
+    )
+
+
+async def after(conn: Connection, namespace: str, workflow_id: str, cursor: int, limit: int) -> list[Params]:
+    """Up to `limit` events with a number above `cursor`, in order."""
+    found = await conn.execute(
+        AFTER, {"namespace": namespace, "workflow": workflow_id, "after": cursor, "limit": limit}
+    )
+    return await found.fetchall()
+
+
+async def newest(conn: Connection, namespace: str, workflow_id: str, limit: int) -> list[Params]:
+    """The last `limit` events, oldest of them first."""
+    found = await conn.execute(NEWEST, {"namespace": namespace, "workflow": workflow_id, "limit": limit})
+    return (await found.fetchall())[::-1]
+
+
+async def chain(conn: Connection, workflow_id: str) -> list[Params]:
+    """Every event of a workflow with its stored text and hash."""
+    return await (await conn.execute(CHAIN, {"workflow": workflow_id})).fetchall()
+
+
+# The nodes that have finished at least once.
+FINISHED_NODES = """
+SELECT DISTINCT body ->> 'node' AS node FROM keyturn.events
+ WHERE namespace = %(namespace)s AND workflow_id = %(workflow)s AND type = 'step-finished'
+"""
+
+
+async def finished_nodes(conn: Connection, namespace: str, workflow_id: str) -> set[str]:
+    """The names of nodes that have finished at least once."""
+    found = await conn.execute(FINISHED_NODES, {"namespace": namespace, "workflow": workflow_id})
+    return {row["node"] for row in await found.fetchall()}

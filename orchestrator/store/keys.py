@@ -1,0 +1,102 @@
+"""SQL for API keys: of a key's secret only the SHA-256 is kept.
+
+Whether a presented secret is right is decided in the service, not here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Final, LiteralString
+
+from orchestrator.store.db import Connection
+from orchestrator.wire import KeyRecord
+
+# Keep a new key; its expiry counts from now on the same clock.
+_INSERT: Final[LiteralString] = """
+INSERT INTO keyturn.api_keys (key_id, namespace, person, secret_sha256, permissions, label, created_by, created_at,
+                              expires_at)
+VALUES (%(key_id)s, %(namespace)s, %(person)s, %(secret_sha256)s, %(permissions)s, %(label)s, %(created_by)s,
+        coalesce(%(now)s::timestamptz, now()), coalesce(%(now)s::timestamptz, now()) + %(expires_in)s::interval)
+RETURNING key_id, person, permissions, label, created_at, expires_at, revoked_at
+"""
+
+# What a presented key is checked against; `live` is judged on the database's clock.
+_FIND: Final[LiteralString] = """
+SELECT key_id, namespace, person, secret_sha256, permissions,
+       revoked_at IS NULL AND (expires_at IS NULL OR expires_at > coalesce(%(now)s::timestamptz, now())) AS live
+  FROM keyturn.api_keys WHERE key_id = %(key_id)s
+"""
+
+# A namespace's keys, newest first.
+_LIST: Final[LiteralString] = """
+SELECT key_id, person, permissions, label, created_at, expires_at, revoked_at
+  FROM keyturn.api_keys WHERE namespace = %(namespace)s ORDER BY created_at DESC, key_id
+"""
+
+# End a key; the first revocation's time stays.
+_REVOKE: Final[LiteralString] = """
+UPDATE keyturn.api_keys SET revoked_at = coalesce(revoked_at, %(now)s::timestamptz, now())
+ WHERE namespace = %(namespace)s AND key_id = %(key_id)s
+RETURNING key_id, person, permissions, label, created_at, expires_at, revoked_at
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyDraft:
+    """A key about to be kept; `expires_in` None means that it does not expire."""
+
+    key_id: str
+    namespace: str
+    person: str
+    secret_sha256: bytes
+    permissions: Sequence[str]
+    label: str
+    created_by: str
+    expires_in: timedelta | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredKey:
+    """A key as it is kept. `live` is False once it has expired or was revoked."""
+
+    key_id: str
+    namespace: str
+    person: str
+    secret_sha256: bytes
+    permissions: frozenset[str]
+    live: bool
+
+
+async def insert_key(conn: Connection, draft: KeyDraft, *, now: datetime | None) -> KeyRecord:
+    """Keep a new key and return it with its times; it begins now."""
+    row = await (await conn.execute(_INSERT, {**asdict(draft), "now": now})).fetchone()
+    return KeyRecord.model_validate(row)
+
+
+async def find_key(conn: Connection, key_id: str, *, now: datetime | None) -> StoredKey | None:
+    """The key of that id in any namespace, None when there is none."""
+    row = await (await conn.execute(_FIND, {"key_id": key_id, "now": now})).fetchone()
+    if row is None:
+        return None
+    return StoredKey(
+        key_id=row["key_id"],
+        namespace=row["namespace"],
+        person=row["person"],
+        secret_sha256=bytes(row["secret_sha256"]),
+        permissions=frozenset(row["permissions"]),
+        live=row["live"],
+    )
+
+
+async def list_keys(conn: Connection, namespace: str) -> Sequence[KeyRecord]:
+    """All keys of the namespace, also the ended ones, newest first."""
+    rows = await (await conn.execute(_LIST, {"namespace": namespace})).fetchall()
+    return [KeyRecord.model_validate(row) for row in rows]
+
+
+async def revoke_key(conn: Connection, namespace: str, key_id: str, *, now: datetime | None) -> KeyRecord | None:
+    """End a key, also one that has ended already; None when the namespace has no such key."""
+    row = await (await conn.execute(_REVOKE, {"namespace": namespace, "key_id": key_id, "now": now})).fetchone()
+    return None if row is None else KeyRecord.model_validate(row)

@@ -1,0 +1,253 @@
+"""The workflow row: submit, claim, renew, and every guarded transition. Read the life drawn in the README beside it.
+
+A worker's statements follow `hold`, which proves and locks its lease; everybody else's follow `lock`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import cast
+
+from psycopg.types.json import Json
+
+from orchestrator.store.db import Connection, Params
+
+# A new workflow, ready at once.
+INSERT = """
+INSERT INTO keyturn.workflows (workflow_id, namespace, graph, graph_version, title, case_id, mode, status, input,
+    requester, on_behalf_of, launched_by, priority, created_at, updated_at, run_at, deadline_at)
+VALUES (%(workflow_id)s, %(namespace)s, %(graph)s, %(graph_version)s, %(title)s, %(case_id)s, %(mode)s, 'ready',
+    %(input)s, %(requester)s, %(on_behalf_of)s, %(launched_by)s, %(priority)s, coalesce(%(now)s::timestamptz, now()),
+    coalesce(%(now)s::timestamptz, now()), coalesce(%(now)s::timestamptz, now()),
+    coalesce(%(now)s::timestamptz, now()) + make_interval(secs => %(deadline)s))
+"""
+
+# Claim what is due: ready, or running under a lease that ran out. A workflow that was claimed twice without progress
+# may be what kills workers, so a worker runs at most one such at a time.
+CLAIM = """
+WITH clock AS (SELECT coalesce(%(now)s::timestamptz, now()) AS now),
+ready AS (
+    SELECT workflow_id, priority, run_at FROM keyturn.workflows, clock
+     WHERE status = 'ready' AND run_at <= clock.now AND attempts < 2 AND graph = ANY(%(graphs)s)
+     ORDER BY priority DESC, run_at LIMIT %(free)s FOR UPDATE OF workflows SKIP LOCKED
+), stranded AS (
+    SELECT workflow_id, priority, run_at FROM keyturn.workflows, clock
+     WHERE status = 'running' AND lease_until < clock.now AND attempts < 2 AND graph = ANY(%(graphs)s)
+     ORDER BY lease_until LIMIT %(free)s FOR UPDATE OF workflows SKIP LOCKED
+), suspect AS (
+    SELECT workflow_id, priority, run_at FROM keyturn.workflows, clock
+     WHERE attempts >= 2 AND graph = ANY(%(graphs)s)
+       AND ((status = 'running' AND lease_until < clock.now) OR (status = 'ready' AND run_at <= clock.now))
+     ORDER BY run_at LIMIT %(suspects)s FOR UPDATE OF workflows SKIP LOCKED
+), chosen AS (
+    SELECT workflow_id FROM (SELECT * FROM stranded UNION ALL SELECT * FROM suspect UNION ALL SELECT * FROM ready) d
+     ORDER BY priority DESC, run_at LIMIT %(free)s
+)
+UPDATE keyturn.workflows w
+   SET status = 'running', owner = %(owner)s, lease_until = clock.now + make_interval(secs => %(lease)s),
+       epoch = w.epoch + 1, attempts = w.attempts + 1, updated_at = clock.now
+  FROM chosen, clock
+ WHERE w.workflow_id = chosen.workflow_id
+RETURNING w.workflow_id, w.namespace, w.graph, w.graph_version, w.epoch, w.attempts, w.input, w.checkpointed, w.mode,
+    w.title, w.case_id,
+    w.requester, w.on_behalf_of, w.launched_by,
+    (SELECT json_agg(json_build_object('approval_id', a.approval_id, 'interrupt_id', a.interrupt_id, 'item', a.item,
+                'kind', a.kind, 'dialect', a.dialect, 'payload', a.payload, 'allowed', a.allowed, 'action', a.action, 'digest', a.digest,
+                'volatile_fields', a.volatile_fields, 'decision', a.decision,
+                'state', a.state, 'lapsed', a.state = 'approved' AND a.lapses_at <= clock.now)
+              ORDER BY a.interrupt_id, a.item)
+       FROM keyturn.approvals a
+      WHERE a.workflow_id = w.workflow_id AND a.delivered_at IS NULL
+        AND a.state IN ('approved', 'rejected', 'answered')) AS decided
+"""
+
+# One claimer at a time for graphs with a limit on running workflows, so that counting and claiming are one step.
+LOCK_LIMITED = "SELECT pg_advisory_xact_lock(hashtextextended('keyturn.graph.' || name, 0)) FROM unnest(%(graphs)s::text[]) AS g (name) ORDER BY name"  # noqa: E501 one statement
+
+# How many of a graph's workflows run now, everywhere.
+COUNT_RUNNING = """
+SELECT graph, count(*)::int AS running FROM keyturn.workflows
+ WHERE status = 'running' AND graph = ANY(%(graphs)s) AND lease_until >= coalesce(%(now)s::timestamptz, now())
+ GROUP BY graph
+"""
+
+# Renew every lease a worker holds; a row that does not come back is lost.
+RENEW = """
+UPDATE keyturn.workflows w
+   SET lease_until = coalesce(%(now)s::timestamptz, now()) + make_interval(secs => %(lease)s)
+  FROM unnest(%(ids)s::text[], %(epochs)s::bigint[]) AS held (id, epoch)
+ WHERE w.workflow_id = held.id AND w.epoch = held.epoch AND w.status = 'running'
+RETURNING w.workflow_id
+"""
+
+# Prove the lease and hold the row for the rest of the transaction.
+HOLD = "SELECT keyturn.hold_lease(%(workflow)s, %(epoch)s), coalesce(%(now)s::timestamptz, now()) AS now"
+
+# A barrier: progress was made, so the claims without progress start from nothing.
+PROGRESS = """
+UPDATE keyturn.workflows SET checkpointed = true, attempts = 0, node = %(node)s,
+       updated_at = coalesce(%(now)s::timestamptz, now())
+ WHERE workflow_id = %(workflow)s
+"""
+
+# The lease ends here: paused, handed back, finished or failed.
+RELEASE = """
+UPDATE keyturn.workflows
+   SET status = %(status)s, reason = %(reason)s, error = %(error)s, result = %(result)s, node = %(node)s,
+       risk_level = coalesce(%(risk)s, risk_level), checkpointed = checkpointed OR %(checkpointed)s,
+       attempts = CASE WHEN %(progress)s THEN 0 ELSE attempts END, owner = NULL, lease_until = NULL,
+       updated_at = coalesce(%(now)s::timestamptz, now()),
+       finished_at = CASE WHEN %(finished)s THEN coalesce(%(now)s::timestamptz, now()) END
+ WHERE workflow_id = %(workflow)s
+"""
+
+# The row, locked, for a transition from outside.
+LOCK = """
+SELECT *, coalesce(%(now)s::timestamptz, now()) AS now FROM keyturn.workflows
+ WHERE namespace = %(namespace)s AND workflow_id = %(workflow)s FOR UPDATE
+"""
+
+# A transition from outside; the epoch rises, so whoever held the row is fenced out.
+MOVE = """
+UPDATE keyturn.workflows
+   SET status = %(status)s, reason = %(reason)s, error = %(error)s, epoch = epoch + 1, attempts = 0,
+       owner = NULL, lease_until = NULL,
+       run_at = coalesce(%(now)s::timestamptz, now()), updated_at = coalesce(%(now)s::timestamptz, now()),
+       finished_at = CASE WHEN %(finished)s THEN coalesce(%(now)s::timestamptz, now()) END
+ WHERE workflow_id = %(workflow)s
+"""
+
+# The row, for showing.
+GET = "SELECT * FROM keyturn.workflows WHERE namespace = %(namespace)s AND workflow_id = %(workflow)s"
+
+# One page, newest first; filters that are null do not apply.
+PAGE = """
+SELECT workflow_id, graph, title, status, reason, risk_level, node, case_id, requester, created_at, updated_at,
+       finished_at
+  FROM keyturn.workflows
+ WHERE namespace = %(namespace)s
+   AND (%(status)s::text IS NULL OR status = %(status)s)
+   AND (%(graph)s::text IS NULL OR graph = %(graph)s)
+   AND (%(case_id)s::text IS NULL OR case_id = %(case_id)s)
+   AND (%(risk)s::text IS NULL OR risk_level = %(risk)s)
+   AND (%(q)s::text IS NULL OR strpos(lower(title), lower(%(q)s)) > 0 OR workflow_id = %(q)s)
+   AND (%(before_at)s::timestamptz IS NULL
+        OR (created_at, workflow_id) < (%(before_at)s::timestamptz, %(before_id)s::text))
+ ORDER BY created_at DESC, workflow_id DESC LIMIT %(limit)s
+"""
+
+# Workflows whose total time-out has passed.
+OVERDUE = """
+SELECT workflow_id, namespace FROM keyturn.workflows
+ WHERE deadline_at IS NOT NULL AND status IN ('ready', 'running', 'waiting')
+   AND deadline_at <= coalesce(%(now)s::timestamptz, now())
+ ORDER BY deadline_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+"""
+
+# One index probe a second: whether any total time-out has passed.
+ANY_OVERDUE = """
+SELECT EXISTS (SELECT 1 FROM keyturn.workflows
+                WHERE deadline_at IS NOT NULL AND status IN ('ready', 'running', 'waiting')
+                  AND deadline_at <= coalesce(%(now)s::timestamptz, now())) AS found
+"""
+
+
+async def insert(conn: Connection, row: Params) -> None:
+    """Insert a workflow; `input` is a JSON value, `deadline` seconds or None."""
+    await conn.execute(INSERT, {**row, "input": Json(row["input"])})
+
+
+async def claim(conn: Connection, params: Params) -> list[Params]:
+    """Claim up to `free` workflows of `graphs` for `owner`, of those at most `suspects` doubtful ones."""
+    return await (await conn.execute(CLAIM, params)).fetchall()
+
+
+async def lock_limited(conn: Connection, graphs: Sequence[str]) -> None:
+    """Wait until no other worker claims these graphs."""
+    await conn.execute(LOCK_LIMITED, {"graphs": sorted(graphs)})
+
+
+async def count_running(conn: Connection, graphs: Sequence[str], now: datetime | None) -> dict[str, int]:
+    """How many workflows of each graph hold a live lease."""
+    rows = await (await conn.execute(COUNT_RUNNING, {"graphs": list(graphs), "now": now})).fetchall()
+    return {row["graph"]: row["running"] for row in rows}
+
+
+async def renew(
+    conn: Connection, held: Sequence[tuple[str, int]], lease_seconds: float, now: datetime | None
+) -> set[str]:
+    """Renew these (workflow, epoch) leases; returns the ids still held."""
+    found = await conn.execute(
+        RENEW,
+        {"ids": [one[0] for one in held], "epochs": [one[1] for one in held], "lease": lease_seconds, "now": now},
+    )
+    return {row["workflow_id"] for row in await found.fetchall()}
+
+
+async def hold(conn: Connection, workflow_id: str, epoch: int) -> None:
+    """Prove and lock the lease; the transaction fails with LeaseLost when it is gone. Nothing is read back."""
+    await conn.execute(HOLD, {"workflow": workflow_id, "epoch": epoch, "now": None})
+
+
+async def hold_at(conn: Connection, workflow_id: str, epoch: int, now: datetime | None) -> datetime:
+    """The same, and the present time."""
+    found = await (await conn.execute(HOLD, {"workflow": workflow_id, "epoch": epoch, "now": now})).fetchone()
+    return cast("datetime", found["now"]) if found else datetime.min
+
+
+async def progress(conn: Connection, workflow_id: str, node: str | None, now: datetime | None) -> None:
+    """Note a barrier. Follows `hold`."""
+    await conn.execute(PROGRESS, {"workflow": workflow_id, "node": node, "now": now})
+
+
+async def release(conn: Connection, row: Params) -> None:
+    """End the lease with a new status. Follows `hold`."""
+    error, result = row["error"], row["result"]
+    await conn.execute(
+        RELEASE,
+        {**row, "error": None if error is None else Json(error), "result": None if result is None else Json(result)},
+    )
+
+
+async def lock(conn: Connection, namespace: str, workflow_id: str, now: datetime | None) -> Params | None:
+    """The row with the present time as `now`, locked; None when there is none in the namespace."""
+    found = await conn.execute(LOCK, {"namespace": namespace, "workflow": workflow_id, "now": now})
+    return await found.fetchone()
+
+
+async def move(conn: Connection, row: Params) -> None:
+    """Change the status from outside. Follows `lock`."""
+    error = row.get("error")
+    await conn.execute(MOVE, {**row, "error": None if error is None else Json(error)})
+
+
+async def get(conn: Connection, namespace: str, workflow_id: str) -> Params | None:
+    """The row; None when there is none in the namespace."""
+    return await (await conn.execute(GET, {"namespace": namespace, "workflow": workflow_id})).fetchone()
+
+
+async def page(conn: Connection, filters: Params) -> list[Params]:
+    """One page of summaries."""
+    return await (await conn.execute(PAGE, filters)).fetchall()
+
+
+async def overdue(conn: Connection, limit: int, now: datetime | None) -> list[Params]:
+    """Workflows past their total time-out, locked; others' locked rows are skipped."""
+    return await (await conn.execute(OVERDUE, {"limit": limit, "now": now})).fetchall()
+
+
+async def any_overdue(conn: Connection, now: datetime | None) -> bool:
+    """Whether `overdue` would find anything."""
+    found = await (await conn.execute(ANY_OVERDUE, {"now": now})).fetchone()
+    return bool(found and found["found"])
+
+
+PRESENT = "SELECT coalesce(%(now)s::timestamptz, now()) AS now"
+
+
+async def present(conn: Connection, now: datetime | None) -> datetime:
+    """The present time on the one clock."""
+    found = await (await conn.execute(PRESENT, {"now": now})).fetchone()
+    assert found is not None  # noqa: S101 a SELECT without a table gives one row
+    return found["now"]

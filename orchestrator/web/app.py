@@ -1,0 +1,126 @@
+"""The application: routes, limits, problems and measurements put together, and what it opens and closes.
+
+It serves the API only. A worker may run beside it in the same process, but knows nothing of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import Depends, FastAPI
+from fastapi.routing import APIRoute
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from orchestrator.config import load_governance
+from orchestrator.service.context import Clock, Context, database_clock
+from orchestrator.service.identity import Keyring
+from orchestrator.settings import Settings
+from orchestrator.store.db import Database
+from orchestrator.telemetry import Telemetry
+from orchestrator.web import admin, approvals, health, stream, workflows
+from orchestrator.web.auth import authenticated
+from orchestrator.web.counting import Counting
+from orchestrator.web.hub import Hub
+from orchestrator.web.limits import Limits
+from orchestrator.web.parts import Parts
+from orchestrator.web.problems import install_problems
+
+
+def create_app(settings: Settings, *, context: Context | None = None, clock: Clock = database_clock) -> FastAPI:
+    """The API over `context`, or over a database of its own that it opens from `settings` when it starts.
+
+    Raises InvalidInput when there is neither, and InvalidDocument when a configuration file is wrong.
+    """
+    owned = context is None
+    if context is None:
+        context = Context(_database(settings), load_governance(settings.config_dir), clock)
+    telemetry = Telemetry()
+    hub = Hub(context.db)
+    parts = Parts(settings, context, Keyring(context), hub, telemetry, Counting(context, telemetry))
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        if owned:
+            # Not waited for: a process that starts before its database answers 503 until that is there.
+            await parts.context.db.pool.open()
+        listening = asyncio.create_task(hub.run(), name="hub")
+        try:
+            yield
+        finally:
+            hub.stop()
+            listening.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await listening
+            if owned:
+                await parts.context.db.close()
+
+    # No interactive pages: they load their scripts from elsewhere.
+    app = FastAPI(
+        title="Keyturn",
+        version=version("keyturn"),
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        generate_unique_id_function=_operation_id,
+    )
+    app.state.parts = parts
+    app.include_router(health.router)
+    # approvals first: `/workflows/pending` is not a workflow.
+    for router in (approvals.router, workflows.router, stream.router, admin.router):
+        app.include_router(router, dependencies=[Depends(authenticated)])
+    install_problems(app)
+    app.add_middleware(Limits)
+    app.add_middleware(Measured, telemetry=telemetry)
+    return app
+
+
+def stop_streams(app: FastAPI) -> None:
+    """Let every live stream end: a server that is to stop waits for its connections."""
+    parts: Parts = app.state.parts
+    parts.hub.stop()
+
+
+class Measured:
+    """ASGI middleware that counts answers and times how long each took to begin."""
+
+    def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
+        self._app = app
+        self._telemetry = telemetry
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on and note when its answer begins."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+
+        async def noting(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                seconds = time.perf_counter() - began
+                self._telemetry.answered(str(scope["method"]), _route(scope), int(message["status"]), seconds)
+            await send(message)
+
+        await self._app(scope, receive, noting)
+
+
+def _route(scope: Scope) -> str:
+    route: Any = scope.get("route")
+    return str(getattr(route, "path", "unmatched"))
+
+
+def _operation_id(route: APIRoute) -> str:
+    return f"{route.tags[0] if route.tags else 'other'}_{route.name}"
+
+
+def _database(settings: Settings) -> Database:
+    return Database(
+        settings.require_database_url(),
+        min_size=settings.pool_min,
+        max_size=settings.pool_max,
+        timeout=settings.pool_timeout_seconds,
+    )

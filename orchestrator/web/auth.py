@@ -1,0 +1,53 @@
+"""Who calls, from the request's credential. Every route but the probes depends on this.
+
+Identity is never taken from a body, a cookie or an address.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Depends, Request, Security
+from fastapi.security import APIKeyHeader, HTTPBearer
+from fastapi.security.http import HTTPAuthorizationCredentials
+
+from orchestrator.core.errors import Unauthenticated
+from orchestrator.service.context import Caller, Context
+from orchestrator.web.parts import Parts, parts_of
+
+# Declared for the OpenAPI document; the refusals are ours, as problem documents.
+_bearer = HTTPBearer(auto_error=False, bearerFormat="kt_<id>_<secret>", description="An API key as a bearer token")
+_header = APIKeyHeader(name="X-API-Key", auto_error=False, description="The same key in a header of its own")
+
+
+async def presented_key(
+    request: Request,
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
+    header: Annotated[str | None, Security(_header)],
+) -> str:
+    """The key as it was sent; raises Unauthenticated when none was, or one of another scheme."""
+    if bearer is not None:
+        return bearer.credentials
+    if "authorization" in request.headers:
+        raise Unauthenticated("send the key as `Authorization: Bearer kt_…`; no other scheme is taken")
+    if not header:
+        raise Unauthenticated("no credential was sent; send `Authorization: Bearer kt_…` or `X-API-Key: kt_…`")
+    return header
+
+
+Presented = Annotated[str, Depends(presented_key)]
+
+
+async def authenticated(request: Request, presented: Presented) -> Caller:
+    """The caller; raises Unauthenticated, Unavailable."""
+    return await (await parts_of(request)).keyring.authenticate(presented)
+
+
+async def context(request: Request) -> Context:
+    """What use cases are given."""
+    return (await parts_of(request)).context
+
+
+Who = Annotated[Caller, Depends(authenticated)]
+Ctx = Annotated[Context, Depends(context)]
+Using = Annotated[Parts, Depends(parts_of)]

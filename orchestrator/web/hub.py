@@ -1,0 +1,136 @@
+"""One LISTEN connection per process, fanned out to everybody who follows a workflow.
+
+A follower holds no database connection while it waits. What is new is read by the follower itself, and here only once
+for all who stand at the same place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Generator
+from typing import Final
+
+from orchestrator.core.errors import Unavailable
+from orchestrator.store.db import Database
+from orchestrator.store.events import EVENTS_CHANNEL
+from orchestrator.store.heads import heads
+from orchestrator.wire import EventPage
+
+_FIRST_PAUSE: Final = 0.1
+_LONGEST_PAUSE: Final = 2.0
+_LOOK_SECONDS: Final = 1.0
+_READS_AT_ONCE: Final = 4
+
+_log: Final = logging.getLogger(__name__)
+
+# Namespace, workflow, and the `seq` after which to read.
+Place = tuple[str, str, int]
+
+
+class Hub:
+    """Wakes followers when a workflow has new events. `run` works until it is cancelled; `stop` ends all streams."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._followers: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self._heads: dict[str, int] = {}
+        self._reads: dict[Place, asyncio.Task[EventPage]] = {}
+        # Streams may never take all connections of the pool from the calls beside them.
+        self._turns = asyncio.Semaphore(_READS_AT_ONCE)
+        self.stopping = False
+
+    async def run(self) -> None:
+        """Listen and look, whatever becomes of the database in between."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._again_and_again(self._listen))
+            group.create_task(self._again_and_again(self._look))
+
+    def stop(self) -> None:
+        """Let every stream end now, so that the server can stop."""
+        self.stopping = True
+        self._wake_all()
+
+    @contextlib.contextmanager
+    def follow(self, workflow_id: str) -> Generator[asyncio.Event]:
+        """An event that is set whenever the workflow may have something new."""
+        woken = asyncio.Event()
+        self._followers[workflow_id].add(woken)
+        try:
+            yield woken
+        finally:
+            followers = self._followers[workflow_id]
+            followers.discard(woken)
+            if not followers:
+                del self._followers[workflow_id]
+                self._heads.pop(workflow_id, None)
+
+    async def read(self, place: Place, fetch: Callable[[], Awaitable[EventPage]]) -> EventPage:
+        """The page at `place`, fetched once for all who ask for it at the same time."""
+        task = self._reads.get(place)
+        if task is None:
+            task = asyncio.create_task(self._fetch(fetch))
+            self._reads[place] = task
+            task.add_done_callback(lambda done: self._forget(place, done))
+        # One reader who leaves must not take the page away from the others.
+        return await asyncio.shield(task)
+
+    async def _fetch(self, fetch: Callable[[], Awaitable[EventPage]]) -> EventPage:
+        async with self._turns:
+            return await fetch()
+
+    def _forget(self, place: Place, done: asyncio.Task[EventPage]) -> None:
+        if self._reads.get(place) is done:
+            del self._reads[place]
+        if not done.cancelled():
+            done.exception()  # looked at, as the last reader may have left
+
+    async def _again_and_again(self, work: Callable[[], Awaitable[None]]) -> None:
+        pause = _FIRST_PAUSE
+        while True:
+            began = asyncio.get_running_loop().time()
+            try:
+                await work()
+            except Unavailable as error:
+                _log.warning("streams: the database is away (%s), trying again", error.facts.get("cause"))
+            except Exception:  # noqa: BLE001 - without this task a process would serve its streams late, for ever
+                _log.exception("streams: listening for events failed, trying again")
+            lasted = asyncio.get_running_loop().time() - began
+            pause = _FIRST_PAUSE if lasted > _LONGEST_PAUSE else min(pause * 2, _LONGEST_PAUSE)
+            await asyncio.sleep(pause)
+
+    async def _listen(self) -> None:
+        async with self._db.listener(EVENTS_CHANNEL) as conn:
+            # What was rung while nobody listened is not rung again.
+            self._wake_all()
+            async for notice in conn.notifies():
+                for workflow_id in notice.payload.split(","):
+                    self._wake(workflow_id)
+
+    async def _look(self) -> None:
+        """Once a second make good what was never rung: who rings does so after the commit, and may die before."""
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            if not self._followers:
+                continue
+            async with self._db.connection() as conn:
+                found = await heads(conn, self._followers.keys())
+            for workflow_id, head in found.items():
+                if workflow_id in self._followers and self._heads.get(workflow_id) != head:
+                    self._heads[workflow_id] = head
+                    self._wake(workflow_id)
+
+    def _wake(self, workflow_id: str) -> None:
+        # A read that is under way may have begun before what we are told of now: nobody else may join it.
+        for place in [place for place in self._reads if place[1] == workflow_id]:
+            del self._reads[place]
+        for woken in self._followers.get(workflow_id, ()):
+            woken.set()
+
+    def _wake_all(self) -> None:
+        self._reads.clear()
+        for followers in self._followers.values():
+            for woken in followers:
+                woken.set()

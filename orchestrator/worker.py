@@ -1,0 +1,222 @@
+"""The worker: claims what is due, runs each claim as a segment, keeps its leases, and acts on deadlines.
+
+`Worker` owns the loops; which workflow is claimed when is the `Dispatcher`'s, and what a segment does is the engine's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from orchestrator.core.errors import KeyturnError, LeaseLost, Poisoned, Unavailable
+from orchestrator.engine.catalog import Catalog
+from orchestrator.engine.lease import Lease
+from orchestrator.engine.segment import Segment
+from orchestrator.service import timers
+from orchestrator.service.context import Context
+from orchestrator.service.dispatch import Claimer
+from orchestrator.settings import Settings
+from orchestrator.store import fleet
+from orchestrator.store.events import CANCEL_CHANNEL, READY_CHANNEL
+
+log = logging.getLogger("keyturn.worker")
+
+_POLL = 1.0
+_ANNOUNCE = 0.25
+_PRESENCE = 10.0
+_OUTAGE_PAUSE = 0.5
+_LAST_WORDS = 5.0
+
+
+@dataclass(slots=True)
+class Running:
+    """A segment under way."""
+
+    segment: Segment
+    task: asyncio.Task[None]
+
+
+@dataclass(slots=True)
+class Worker:
+    """Runs workflows of all namespaces until `stop` is set, then drains: every running segment ends at its next
+    superstep and its workflow is handed back as ready.
+    """
+
+    ctx: Context
+    catalog: Catalog
+    settings: Settings
+    worker_id: str = field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}")
+    drain_seconds: float = 30.0
+    _running: dict[str, Running] = field(default_factory=dict[str, Running])
+    _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _draining: bool = False
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop`, then drain. Survives a database that goes away and comes back."""
+        await self._retrying(self.announce_graphs)
+        claimer = Claimer(
+            self.ctx, self.worker_id, self.catalog, self.settings.lease_seconds, self.settings.worker_concurrency
+        )
+        loops = [
+            self._loop(lambda: self._claim(claimer), None),
+            self._loop(self._renew, self.settings.lease_seconds / 3),
+            self._loop(self._sweep, _POLL),
+            self._loop(self._announce, _ANNOUNCE),
+            self._loop(self._presence, _PRESENCE),
+            self._loop(self._listen, 0.0),
+        ]
+        tasks = [asyncio.ensure_future(loop) for loop in loops]
+        try:
+            await stop.wait()
+            self._draining = True
+            await self._drain()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._stop_running()
+            with contextlib.suppress(Unavailable):
+                async with self.ctx.db.connection() as conn:
+                    await fleet.gone(conn, self.worker_id)
+
+    async def announce_graphs(self) -> None:
+        """Offer the catalog's graphs, so that the API knows what can be submitted."""
+        async with self.ctx.db.transaction() as conn:
+            for entry in self.catalog.entries.values():
+                await fleet.offer(
+                    conn,
+                    {
+                        "graph": entry.name, "version": entry.version, "input_schema": entry.input_schema,
+                        "topology": entry.topology, "max_running": entry.max_running,
+                    },
+                )  # fmt: skip
+        await self._presence()
+
+    # Loops
+
+    async def _loop(self, tick: Callable[[], Awaitable[None]], pause: float | None) -> None:
+        """Call `tick` again and again, `pause` seconds apart (None: it waits by itself); an outage is waited out."""
+        while True:
+            try:
+                await tick()
+            except (Unavailable, OSError) as error:
+                log.warning("the database is away: %s", error)
+                await asyncio.sleep(_OUTAGE_PAUSE)
+            except KeyturnError:
+                log.exception("a worker loop failed and goes on")
+                await asyncio.sleep(_OUTAGE_PAUSE)
+            if pause:
+                await asyncio.sleep(pause)
+
+    async def _retrying(self, work: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                await work()
+            except Unavailable as error:
+                log.warning("the database is away: %s", error)
+                await asyncio.sleep(_OUTAGE_PAUSE)
+            else:
+                return
+
+    async def _claim(self, claimer: Claimer) -> None:
+        if not self._draining:
+            suspects = sum(1 for one in self._running.values() if one.segment.lease.attempts > timers.SUSPECT_AFTER)
+            leases = await claimer.claim(len(self._running), suspects)
+            for lease in leases:
+                self._start(lease)
+            if len(leases) and len(self._running) < self.settings.worker_concurrency:
+                return
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), _POLL)
+        self._wake.clear()
+
+    def _start(self, lease: Lease) -> None:
+        entry = self.catalog.get(lease.graph)
+        segment = Segment(self.ctx.db, lease, entry, self.ctx.governance.rules, self.worker_id, self.ctx.clock)
+        task = asyncio.get_running_loop().create_task(self._segment(segment), name=f"segment {lease.workflow_id}")
+        self._running[lease.workflow_id] = Running(segment, task)
+        task.add_done_callback(lambda _: self._ended(segment))
+
+    def _ended(self, segment: Segment) -> None:
+        found = self._running.get(segment.lease.workflow_id)
+        if found is not None and found.segment is segment:
+            del self._running[segment.lease.workflow_id]
+        self._wake.set()
+
+    async def _segment(self, segment: Segment) -> None:
+        lease = segment.lease
+        try:
+            if lease.attempts > self.settings.max_attempts:
+                detail = f"claimed {lease.attempts - 1} times without progress; look at what its node does, then retry"
+                await segment.fail(Poisoned(detail, attempts=lease.attempts - 1))
+            else:
+                await segment.run()
+        except LeaseLost:
+            log.info("workflow %s is no longer held at epoch %s", lease.workflow_id, lease.epoch)
+        except Unavailable:
+            log.warning("workflow %s: the database stayed away; another lease goes on with it", lease.workflow_id)
+        except Exception:
+            log.exception("workflow %s: its segment broke; another lease goes on with it", lease.workflow_id)
+
+    async def _renew(self) -> None:
+        held = [(key, one.segment.lease.epoch) for key, one in self._running.items()]
+        if not held:
+            return
+        kept = await timers.renew(self.ctx, held, self.settings.lease_seconds)
+        for workflow_id, epoch in held:
+            if workflow_id not in kept:
+                self._abort(workflow_id, epoch)
+
+    def _abort(self, workflow_id: str, epoch: int | None = None) -> None:
+        """Stop a segment whose workflow is no longer ours; what it still computes is refused."""
+        one = self._running.get(workflow_id)
+        if one is not None and (epoch is None or one.segment.lease.epoch == epoch):
+            one.task.cancel()
+
+    async def _sweep(self) -> None:
+        await timers.sweep(self.ctx)
+
+    async def _announce(self) -> None:
+        for one in list(self._running.values()):
+            with contextlib.suppress(LeaseLost):
+                await one.segment.announce()
+
+    async def _presence(self) -> None:
+        async with self.ctx.db.connection() as conn:
+            await fleet.seen(
+                conn, self.worker_id, socket.gethostname(), os.getpid(), self.settings.worker_concurrency,
+                sorted(self.catalog.entries),
+            )  # fmt: skip
+
+    async def _listen(self) -> None:
+        async with self.ctx.db.listener(READY_CHANNEL, CANCEL_CHANNEL) as conn:
+            self._wake.set()
+            async for notice in conn.notifies():
+                if notice.channel == READY_CHANNEL:
+                    self._wake.set()
+                    continue
+                for workflow_id in notice.payload.split(","):
+                    self._abort(workflow_id)
+
+    # The end
+
+    async def _drain(self) -> None:
+        for one in self._running.values():
+            one.segment.control.request_drain()
+        tasks = [one.task for one in self._running.values()]
+        if tasks:
+            log.info("draining %s workflows", len(tasks))
+            await asyncio.wait(tasks, timeout=self.drain_seconds)
+
+    async def _stop_running(self) -> None:
+        tasks = [one.task for one in self._running.values()]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=_LAST_WORDS)

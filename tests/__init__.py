@@ -1,0 +1,1 @@
+"""Tests of Keyturn, named for the promises they prove."""
