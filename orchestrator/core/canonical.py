@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import cast
 
 MASK = "«hidden»"
 MAX_DEPTH = 64
@@ -39,7 +40,7 @@ def digest(action: Mapping[str, object], volatile: Iterable[str] = ()) -> str:
     return hashlib.sha256(canonical_json(without(action, volatile)).encode()).hexdigest()
 
 
-def chain_hash(previous: bytes, seq: int, at: datetime, kind: str, actor: str, body: str) -> bytes:  # noqa: PLR0913 the parts of an event
+def chain_hash(previous: bytes, seq: int, at: datetime, kind: str, actor: str, body: str) -> bytes:
     """The hash of one event: SHA-256 over the previous hash, number, time (UTC, microseconds), type, actor and body.
 
     `body` is the exact stored text. The database computes the same in `keyturn.append_events`.
@@ -63,7 +64,7 @@ class Redactor:
         if depth > MAX_DEPTH:
             return MASK
         if isinstance(value, Mapping):
-            items: Mapping[object, object] = value  # pyright: ignore[reportUnknownVariableType] any JSON object
+            items = cast("Mapping[object, object]", value)
             return {
                 str(key): MASK
                 if self._pattern.search(str(key)) and item not in (None, "")
@@ -71,8 +72,7 @@ class Redactor:
                 for key, item in items.items()
             }
         if isinstance(value, list | tuple):
-            sequence: Sequence[object] = value  # pyright: ignore[reportUnknownVariableType] any JSON array
-            return [self._walk(item, depth + 1) for item in sequence]
+            return [self._walk(item, depth + 1) for item in cast("Sequence[object]", value)]
         return value
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
+
 class KeyturnError(Exception):
     """Base of every refusal and fault of Keyturn.
 
@@ -23,11 +24,11 @@ class KeyturnError(Exception):
         self.facts: Mapping[str, object] = facts
 
 
-class Refusal(KeyturnError):
+class Refusal(KeyturnError):  # noqa: N818 the tree's words: refusals and faults
     """A request that was understood and is not allowed or not possible. Nothing was half done."""
 
 
-class Fault(KeyturnError):
+class Fault(KeyturnError):  # noqa: N818 the tree's words: refusals and faults
     """Something of ours, or something we depend on, is broken."""
 
 
@@ -222,8 +223,6 @@ class GateFault(Fault):
 
     code = "gate_fault"
     title = "The gate cannot describe the action"
-
-
 
 
 class StepFailed(Fault):

@@ -1,13 +1,12 @@
-"""Whether an answer fits its question: checked before it is stored, so that a graph never sees a wrong one (rule 20)."""
+"""Whether an answer fits its question: checked before it is stored, so no graph sees a wrong one (rule 20)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import cast
 
-from jsonschema import Draft202012Validator
-
 from orchestrator.core.errors import AnswerInvalid
+from orchestrator.core.json_schema import problems
 
 
 def check_answer(question: Mapping[str, object], answer: object) -> None:
@@ -20,9 +19,5 @@ def check_answer(question: Mapping[str, object], answer: object) -> None:
     schema = cast("Mapping[str, object] | None", question.get("schema"))
     if schema is None:
         return
-    problems = sorted(Draft202012Validator(schema).iter_errors(answer), key=lambda problem: list(problem.path))  # pyright: ignore[reportUnknownMemberType] the library's types are partial
-    if problems:
-        first = problems[0]
-        where = "/".join(str(part) for part in first.absolute_path) or "the answer"
-        detail = f"{where}: {first.message}"
-        raise AnswerInvalid(detail, schema=dict(schema))
+    if found := problems(schema, answer, "answer", most=1):
+        raise AnswerInvalid(found[0], schema=dict(schema))

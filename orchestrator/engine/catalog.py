@@ -96,7 +96,7 @@ class Catalog:
         if isinstance(found, Pregel):
             return cast("AnyGraph", found)
         if isinstance(found, StateGraph):
-            return cast("AnyGraph", cast("StateGraph[Any, Any, Any, Any]", found).compile())
+            return cast("AnyGraph", cast("Any", found).compile())
         if callable(found):
             return await self._built(await self._made(found))
         detail = f"it is a {type(found).__name__}; a graph, or a function that returns one, is needed"
@@ -122,7 +122,9 @@ def load_catalog(app: Path, gates: Gates) -> Catalog:
 def _entry(name: str, graph: AnyGraph, governed: AnyGraph, chosen: GraphOptions, source: str) -> GraphEntry:
     topology = _topology(graph)
     digest = hashlib.sha256(f"{canonical_json(topology)}\n{source}".encode()).hexdigest()[:12]
-    rebuilt = any(isinstance(channel, DeltaChannel) for channel in graph.channels.values())
+    rebuilt = any(
+        isinstance(channel, DeltaChannel) for channel in cast("Mapping[str, object]", graph.channels).values()
+    )
     return GraphEntry(
         name=name,
         graph=governed,

@@ -52,7 +52,7 @@ def read_app(file: Path) -> AppFile:
     except (OSError, ValueError) as error:
         detail = f"{file}: cannot be read as JSON: {error}"
         raise GraphFault(detail) from error
-    body = cast("Mapping[str, object]", content) if isinstance(content, dict) else {}
+    body: Mapping[str, object] = cast("Mapping[str, object]", content) if isinstance(content, dict) else {}
     graphs = {name: _place(file, name, value) for name, value in _mapping(file, body.get("graphs")).items()}
     _environment(file, body.get("env"))
     for dependency in cast("list[object]", body.get("dependencies") or ["."]):

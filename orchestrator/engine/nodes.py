@@ -6,7 +6,7 @@ The graph's code is not touched: a governed copy of the compiled graph is made o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from langchain_core.runnables import Runnable, RunnableConfig
 from langgraph.config import get_config
@@ -48,7 +48,7 @@ class GovernedNode(Runnable[Any, Any]):
         self.gate = gate
         self.plain = plain
 
-    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:  # noqa: A002 the base class's shape
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:  # noqa: A002, ARG002 the base class's shape
         """Refused: a worker runs graphs through the async interface, where a sync node gets a thread."""
         message = "a governed graph runs through ainvoke"
         raise GraphFault(message)
@@ -93,7 +93,7 @@ def govern(graph: AnyGraph, gates: Mapping[str, Gate], plain: Callable[[object],
             nodes[name] = node
             continue
         bound = node.bound
-        inner = govern(bound, {}, plain) if isinstance(bound, Pregel) else bound
+        inner = govern(cast("AnyGraph", bound), {}, plain) if isinstance(bound, Pregel) else bound
         update: dict[str, object] = {"bound": GovernedNode(inner, gates.get(name), plain)}
         if inner is not bound:
             update["subgraphs"] = [inner]

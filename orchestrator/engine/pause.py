@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import cast
 
 from langgraph.types import Interrupt
 
@@ -197,7 +198,8 @@ def _resolved(state: ApprovalState, verdict: str, terms: Terms, note: str, now: 
 
 def settled_of(row: Params) -> Settled:
     """A row's decision, ready to be written back in its dialect. Of no meaning while it is pending."""
-    decision = row["decision"] or {"verdict": "reject", "by": [], "note": ""}
+    undecided: dict[str, object] = {"verdict": "reject", "by": [], "note": ""}
+    decision = cast("Mapping[str, object]", row["decision"] or undecided)
     return Settled(
         Kind(row["kind"]), row["approval_id"], row["action"], row["digest"], row["volatile_fields"], decision,
         row["allowed"],

@@ -85,7 +85,7 @@ def read(interrupt: Interrupt) -> list[Ask]:
         raise GraphFault(detail, interrupt_id=interrupt.id) from error
 
 
-def _read(value: object, interrupt: Interrupt) -> list[Ask]:
+def _read(value: object, interrupt: Interrupt) -> list[Ask]:  # noqa: PLR0911 one return a dialect
     if isinstance(value, Mapping):
         body = cast("Json", value)
         match body.get("type"):
@@ -98,10 +98,11 @@ def _read(value: object, interrupt: Interrupt) -> list[Ask]:
             case _ if "action_requests" in body:
                 return _langchain(body)
             case _:
-                return [_raw(value, interrupt)]
-    if isinstance(value, list) and value and all(_is_inbox(item) for item in cast("list[object]", value)):
-        return [_inbox(item, cast("Json", entry)) for item, entry in enumerate(cast("list[object]", value))]
-    return [_raw(value, interrupt)]
+                return [_raw(body, interrupt)]
+    entries = cast("list[object]", value) if isinstance(value, list) else []
+    if entries and all(_is_inbox(entry) for entry in entries):
+        return [_inbox(item, cast("Json", entry)) for item, entry in enumerate(entries)]
+    return [_raw(cast("object", value), interrupt)]
 
 
 def _approval(body: Json) -> Ask:
@@ -164,12 +165,12 @@ def _langchain(body: Json) -> list[Ask]:
 
 
 def _tool(dialect: str, item: int, request: Json, allowed: tuple[str, ...]) -> Ask:
-    arguments = request["args"]
+    arguments: object = request["args"]
     if not isinstance(arguments, Mapping):
         detail = "`args` must be an object"
         raise InvalidInput(detail)
     metadata = {"tool_call_id": request["tool_call_id"]} if "tool_call_id" in request else {}
-    action = Action(str(request["name"]), arguments=cast("Json", arguments), metadata=metadata)
+    action = as_action({"operation": str(request["name"]), "arguments": cast("Json", arguments), "metadata": metadata})
     description = str(request.get("description") or "")
     if allowed == ("respond",):
         prompt = description or f"{action.operation} asks for a response"
@@ -187,8 +188,9 @@ def _inbox(item: int, entry: Json) -> Ask:
     request, config = cast("Json", entry["action_request"]), cast("Json", entry["config"])
     flags = {"accept": "allow_accept", "edit": "allow_edit", "response": "allow_respond", "ignore": "allow_ignore"}
     allowed = tuple(kind for kind, flag in flags.items() if config.get(flag))
-    arguments = request.get("args") or {}
-    action = Action(str(request["action"]), arguments=cast("Json", arguments) if isinstance(arguments, Mapping) else {})
+    given: object = request.get("args")
+    arguments: Json = cast("Json", given) if isinstance(given, Mapping) else {}
+    action = as_action({"operation": str(request["action"]), "arguments": arguments})
     description = str(entry.get("description") or "")
     if "accept" not in allowed:
         prompt = description or f"{action.operation} asks for a response"

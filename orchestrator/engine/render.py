@@ -15,7 +15,7 @@ from pydantic import BaseModel
 _DEEPEST = 50
 
 
-def to_json(value: object, depth: int = 0) -> object:
+def to_json(value: object, depth: int = 0) -> object:  # noqa: C901, PLR0911, PLR0912 one case a kind of value
     """`value` as plain JSON values; what JSON cannot say becomes text. Never raises."""
     match value:
         case _ if depth > _DEEPEST:

@@ -187,13 +187,13 @@ class BarrierSaver(AsyncPostgresSaver):
     ) -> RunnableConfig:
         """Buffer the checkpoint; raise a barrier if an effect is behind and another may be ahead."""
         line = await self._line(config)
-        kept = cast("CheckpointMetadata", get_serializable_checkpoint_metadata(config, metadata))
+        kept = get_serializable_checkpoint_metadata(config, metadata)
         line.put(self.serde, get_checkpoint_id(config), checkpoint, kept, new_versions, keep_all=self._keep_all)
         ahead = next_nodes(checkpoint)
         if not line.ns:
             self.progress.advanced = True
             self.progress.next_nodes = ahead
-            self.progress.events += [("step-started", {"node": node}) for node in ahead if node != _START]
+            self.progress.events.extend(("step-started", {"node": node}) for node in ahead if node != _START)
         effect_ahead = bool(ahead) if line.ns else any(node not in self._pure for node in ahead)
         if self._keep_all or (self._effect_since_barrier and effect_ahead):
             await self.barrier()

@@ -112,7 +112,7 @@ class Segment:
         if isinstance(feed, End):
             return feed
         while True:
-            output = await self._invoke(feed)
+            output: GraphOutput[Any] = await self._invoke(feed)
             standing = await self._saver.standing(self.lease.workflow_id)
             if not output.interrupts:
                 return await self._ended(output, standing)
@@ -131,10 +131,10 @@ class Segment:
                 "__pregel_strict_resume": True,
             }
         }
-        output = await self._entry.graph.ainvoke(
-            cast("Any", feed), cast("Any", config), durability="sync", version="v2", control=self.control
+        output: GraphOutput[Any] = await cast("Any", self._entry.graph).ainvoke(
+            feed, config, durability="sync", version="v2", control=self.control
         )
-        return cast("GraphOutput[Any]", output)
+        return output
 
     # What to feed
 
@@ -183,7 +183,7 @@ class Segment:
                 )
             )
             if snapshot.next:
-                checkpoint = str(snapshot.config["configurable"]["checkpoint_id"])
+                checkpoint = str(snapshot.config.get("configurable", {})["checkpoint_id"])
                 now = (await self._situation([])).now
                 return self._paused(pause.breakpoint_at(self.lease, self._rules, checkpoint, snapshot.next, now))
         return End(

@@ -67,7 +67,7 @@ class Effect:
         self._blocking = False
 
     def record(self, result: object) -> None:
-        """Say what the effect resulted in (a JSON value); kept when the block ends. InvalidInput when it is not JSON."""
+        """Say what the effect resulted in: a JSON value, kept when the block ends. InvalidInput when it is not one."""
         try:
             canonical_json(result)
         except (TypeError, ValueError) as error:

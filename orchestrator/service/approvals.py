@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import assert_never, cast
+from typing import cast
 
 from orchestrator.core.errors import (
     AlreadyResolved,
@@ -92,7 +92,8 @@ async def pending(
             {
                 "namespace": caller.namespace, "risk": risk, "route": route, "workflow": None, "now": ctx.clock(),
                 "limit": max(1, min(limit, _LARGEST_PAGE)),
-                "roles": await _roles_filter(conn, caller, role, mine=mine), "not_self": caller.person if mine else None,
+                "roles": await _roles_filter(conn, caller, role, mine=mine),
+                "not_self": caller.person if mine else None,
             },
         )  # fmt: skip
     return PendingList(workflows=[views.pending_approval(row) for row in rows])
@@ -182,7 +183,9 @@ async def _decide(
             deciding = await _lock(ctx, conn, caller, workflow_id)
             route = f"decide {workflow_id} {choice.approval_id or ''}"
             target = deciding.target(choice)
-            earlier = await idempotency.taken_by(ctx, conn, caller, idempotency_key, route, body, target["approval_id"])
+            earlier = await idempotency.taken_by(
+                ctx, conn, caller, idempotency_key, route=route, body=body, subject=target["approval_id"]
+            )
             if earlier is not None:
                 return deciding.told(deciding.row(earlier), "replayed")
             decided = await deciding.decide(target, choice)
@@ -289,7 +292,7 @@ class _Deciding:
         noted = [Event("vote-recorded", who.person, told)]
         match resolve(view, standing, self.now):
             case Approved(tally):
-                by = [name for name in dict.fromkeys(fill.person for fill in tally.filled)]
+                by = list(dict.fromkeys(fill.person for fill in tally.filled))
                 decision = {"verdict": "approve", "by": by, "note": choice.text}
                 return await self._resolved(row, ApprovalState.APPROVED, who, decision, noted)
             case Rejected(by, reason):
@@ -301,8 +304,6 @@ class _Deciding:
             case TimedOut(at):
                 detail = f"the request expired at {at.isoformat()}"
                 raise Expired(detail, expired_at=at.isoformat())
-            case never:
-                assert_never(never)
 
     async def _as_vote(self, one: Params) -> Vote:
         """An earlier vote with the roles its voter holds now: a role that was taken away voids it (rule 5)."""

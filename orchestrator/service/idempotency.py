@@ -15,7 +15,7 @@ _LONGEST = 255
 
 
 async def taken_by(
-    ctx: Context, conn: Connection, caller: Caller, key: str | None, route: str, body: BaseModel, subject: str
+    ctx: Context, conn: Connection, caller: Caller, key: str | None, *, route: str, body: BaseModel, subject: str
 ) -> str | None:
     """The subject an earlier request of this key led to; None when this is the first (or there is no key).
 

@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, cast
 
-from jsonschema import Draft202012Validator
-
 from orchestrator.core.errors import InvalidInput, NotFound, TransitionConflict
+from orchestrator.core.json_schema import problems
 from orchestrator.core.model import Level, Status
 from orchestrator.core.plain import plain_json
 from orchestrator.service import idempotency, views
@@ -34,6 +33,7 @@ from orchestrator.wire import (
 
 _HISTORY = 50
 _LARGEST_PAGE = 200
+_BAD_CURSOR = "the cursor is not one this API gave; start again without it"
 
 
 def new_id(prefix: str) -> str:
@@ -57,7 +57,9 @@ async def submit(ctx: Context, caller: Caller, request: SubmitRequest, idempoten
             await _insert(ctx, conn, caller, request, offer, workflow_id)
     else:
         async with ctx.db.transaction() as conn:
-            earlier = await idempotency.taken_by(ctx, conn, caller, idempotency_key, "submit", request, workflow_id)
+            earlier = await idempotency.taken_by(
+                ctx, conn, caller, idempotency_key, route="submit", body=request, subject=workflow_id
+            )
             if earlier is not None:
                 row = await workflows.get(conn, caller.namespace, earlier)
                 return Submitted(workflow_id=earlier, status=row["status"] if row else "deleted", replayed=True)
@@ -91,10 +93,7 @@ def _check_input(offer: Params, request: SubmitRequest) -> None:
         plain_json(request.input, "input")
     except ValueError as error:
         raise InvalidInput(str(error)) from error
-    schema = cast("Mapping[str, Any]", offer["input_schema"])
-    problems = sorted(Draft202012Validator(schema).iter_errors(request.input), key=lambda one: len(one.absolute_path))  # pyright: ignore[reportUnknownMemberType, reportUnknownLambdaType] the library's types are partial
-    if problems:
-        told = [f"{'/'.join(['input', *map(str, one.absolute_path)])}: {one.message[:300]}" for one in problems[:10]]
+    if told := problems(cast("Mapping[str, object]", offer["input_schema"]), request.input, "input"):
         detail = f"the input does not fit graph {request.graph}: {'; '.join(told)}"
         raise InvalidInput(detail, problems=told)
 
@@ -183,11 +182,10 @@ def _read_cursor(cursor: str | None) -> tuple[datetime | None, str | None]:
         text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
         at, _, workflow_id = text.partition(" ")
         found = datetime.fromisoformat(at)
-        if found.tzinfo is None or not workflow_id or "\0" in workflow_id:
-            raise ValueError(text)
     except (ValueError, binascii.Error) as error:
-        detail = "the cursor is not one this API gave; start again without it"
-        raise InvalidInput(detail) from error
+        raise InvalidInput(_BAD_CURSOR) from error
+    if found.tzinfo is None or not workflow_id or "\0" in workflow_id:
+        raise InvalidInput(_BAD_CURSOR)
     return found, workflow_id
 
 
@@ -260,7 +258,7 @@ async def view_graph(ctx: Context, caller: Caller, workflow_id: str) -> GraphVie
     topology = cast("Mapping[str, Any]", offer["topology"] if offer else {"nodes": [], "edges": []})
     gates = {one["node"] for one in asked if one["state"] == "pending"}
     open_now = not Status(row["status"]).finished
-    nodes = [
+    nodes: list[dict[str, object]] = [
         {**node, "state": _node_state(node["id"], row, gates, done, open_now=open_now)} for node in topology["nodes"]
     ]
     return GraphView(

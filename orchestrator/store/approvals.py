@@ -13,16 +13,16 @@ _JSON_COLUMNS = ("payload", "action", "question", "reasons", "requirement", "dec
 
 # One request.
 INSERT = """
-INSERT INTO keyturn.approvals (approval_id, namespace, workflow_id, interrupt_id, item, round, node, kind, dialect, payload,
-    action, question, allowed, description, on_reject, digest, volatile_fields, requester, on_behalf_of, launched_by,
-    risk_level, reasons, route, confidence, urgent, policy, policy_versions, requirement, roles, approval_ttl, requested_at,
-    due_at, expires_at, escalate_at, lapses_at, state, decision, resolved_by, resolved_at)
-VALUES (%(approval_id)s, %(namespace)s, %(workflow_id)s, %(interrupt_id)s, %(item)s, %(round)s, %(node)s, %(kind)s, %(dialect)s,
-    %(payload)s, %(action)s, %(question)s, %(allowed)s, %(description)s, %(on_reject)s, %(digest)s,
+INSERT INTO keyturn.approvals (approval_id, namespace, workflow_id, interrupt_id, item, round, node, kind, dialect,
+    payload, action, question, allowed, description, on_reject, digest, volatile_fields, requester, on_behalf_of,
+    launched_by, risk_level, reasons, route, confidence, urgent, policy, policy_versions, requirement, roles,
+    approval_ttl, requested_at, due_at, expires_at, escalate_at, lapses_at, state, decision, resolved_by, resolved_at)
+VALUES (%(approval_id)s, %(namespace)s, %(workflow_id)s, %(interrupt_id)s, %(item)s, %(round)s, %(node)s, %(kind)s,
+    %(dialect)s, %(payload)s, %(action)s, %(question)s, %(allowed)s, %(description)s, %(on_reject)s, %(digest)s,
     %(volatile_fields)s, %(requester)s, %(on_behalf_of)s, %(launched_by)s, %(risk_level)s, %(reasons)s, %(route)s,
-    %(confidence)s, %(urgent)s, %(policy)s, %(policy_versions)s, %(requirement)s, %(roles)s, %(approval_ttl)s, %(requested_at)s,
-    %(due_at)s, %(expires_at)s, %(escalate_at)s, %(lapses_at)s, %(state)s, %(decision)s, %(resolved_by)s,
-    %(resolved_at)s)
+    %(confidence)s, %(urgent)s, %(policy)s, %(policy_versions)s, %(requirement)s, %(roles)s, %(approval_ttl)s,
+    %(requested_at)s, %(due_at)s, %(expires_at)s, %(escalate_at)s, %(lapses_at)s, %(state)s, %(decision)s,
+    %(resolved_by)s, %(resolved_at)s)
 ON CONFLICT (workflow_id, interrupt_id, item, round) DO NOTHING
 """
 

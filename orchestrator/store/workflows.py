@@ -50,11 +50,10 @@ UPDATE keyturn.workflows w
   FROM chosen, clock
  WHERE w.workflow_id = chosen.workflow_id
 RETURNING w.workflow_id, w.namespace, w.graph, w.graph_version, w.epoch, w.attempts, w.input, w.checkpointed, w.mode,
-    w.title, w.case_id,
-    w.requester, w.on_behalf_of, w.launched_by,
+    w.title, w.case_id, w.requester, w.on_behalf_of, w.launched_by,
     (SELECT json_agg(json_build_object('approval_id', a.approval_id, 'interrupt_id', a.interrupt_id, 'item', a.item,
-                'kind', a.kind, 'dialect', a.dialect, 'payload', a.payload, 'allowed', a.allowed, 'action', a.action, 'digest', a.digest,
-                'volatile_fields', a.volatile_fields, 'decision', a.decision,
+                'kind', a.kind, 'dialect', a.dialect, 'payload', a.payload, 'allowed', a.allowed,
+                'action', a.action, 'digest', a.digest, 'volatile_fields', a.volatile_fields, 'decision', a.decision,
                 'state', a.state, 'lapsed', a.state = 'approved' AND a.lapses_at <= clock.now)
               ORDER BY a.interrupt_id, a.item)
        FROM keyturn.approvals a
@@ -193,7 +192,8 @@ async def hold(conn: Connection, workflow_id: str, epoch: int) -> None:
 async def hold_at(conn: Connection, workflow_id: str, epoch: int, now: datetime | None) -> datetime:
     """The same, and the present time."""
     found = await (await conn.execute(HOLD, {"workflow": workflow_id, "epoch": epoch, "now": now})).fetchone()
-    return cast("datetime", found["now"]) if found else datetime.min
+    assert found is not None  # noqa: S101 a SELECT without a table gives one row
+    return cast("datetime", found["now"])
 
 
 async def progress(conn: Connection, workflow_id: str, node: str | None, now: datetime | None) -> None:

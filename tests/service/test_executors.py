@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import shutil
 import sys
 import threading
@@ -18,6 +17,7 @@ from typing import Any
 import psutil
 import psycopg
 import pytest
+from psycopg.sql import SQL, Identifier
 
 from orchestrator.core.errors import DigestMismatch, InvalidInput, StepFailed, ToolMissing
 from orchestrator.sdk.executors import Command, Context, Http, Secrets, Sql, TerraformPlan, execute, sql, terraform
@@ -78,7 +78,7 @@ async def test_another_exit_code_fails_with_the_last_words_and_no_secret(
 
 
 async def test_output_is_capped_and_secrets_are_hidden_in_it(context: Context) -> None:
-    flood = python("import sys; print('first', 'x' * 300_000, 'last'); sys.stderr.write('api_key: canary' * 9000)")
+    flood = python("import sys; print('first', 'x' * 300_000, 'last'); sys.stderr.write('api_key: canary\\n' * 9000)")
     found = await execute(flood, replace(context, secrets=Secrets(["canary-parameter"])))
     stdout, stderr = str(found["stdout"]), str(found["stderr"])
     assert found["shortened"] is True
@@ -192,7 +192,7 @@ def server() -> Iterator[Seen]:
             except OSError:
                 return
 
-        do_GET = do_POST = do_DELETE = handle_any
+        do_GET = do_POST = handle_any  # noqa: N815 the base class's names
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 the base class's name
             """Stay quiet."""
@@ -208,7 +208,9 @@ def server() -> Iterator[Seen]:
 
 
 def request(server: Seen, path: str, **more: Any) -> Http:
-    return Http(**{"url": f"http://127.0.0.1:{server.port}{path}", "hosts": (f"127.0.0.1:{server.port}",), **more})
+    return Http.model_validate(
+        {"url": f"http://127.0.0.1:{server.port}{path}", "hosts": (f"127.0.0.1:{server.port}",), **more}
+    )
 
 
 async def test_a_request_carries_json_and_the_idempotency_key_and_hides_its_secrets(
@@ -253,7 +255,7 @@ async def test_a_host_that_is_not_allowed_is_never_called(context: Context, serv
 async def test_a_slow_or_absent_server_fails_in_time_and_a_big_answer_is_cut(context: Context, server: Seen) -> None:
     with pytest.raises(StepFailed, match="GET http://127"):
         await execute(request(server, "/200/slow"), replace(context, seconds=0.2))
-    with pytest.raises(StepFailed, match="GET http://127.0.0.1:1/"):
+    with pytest.raises(StepFailed, match=r"GET http://127\.0\.0\.1:1/"):
         await execute(Http(url="http://127.0.0.1:1/", hosts=("127.0.0.1:*",)), context)
     big = await execute(request(server, "/200/big"), context)
     assert (len(str(big["body"])), big["shortened"], big["json"]) == (65_536, True, None)
@@ -271,17 +273,17 @@ def shop(database_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """A database with a table, reached by the connection `shop`."""
     monkeypatch.setenv("KEYTURN_CONNECTION_SHOP", database_url)
     with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute("CREATE TABLE orders (id int PRIMARY KEY, state text, note text, at timestamptz)")
+        connection.execute("CREATE TABLE public.orders (id int PRIMARY KEY, state text, note text, at timestamptz)")
         connection.execute(
-            "INSERT INTO orders SELECT n, CASE WHEN n % 2 = 0 THEN 'done' ELSE 'open' END, NULL, now()"
+            "INSERT INTO public.orders SELECT n, CASE WHEN n % 2 = 0 THEN 'done' ELSE 'open' END, NULL, now()"
             " FROM generate_series(1, 10) n"
         )
     return database_url
 
 
-def count(url: str, what: str = "orders") -> int:
+def count(url: str, table: str = "orders") -> int:
     with psycopg.connect(url) as connection:
-        row = connection.execute(f"SELECT count(*) FROM {what}".encode()).fetchone()
+        row = connection.execute(SQL("SELECT count(*) FROM public.{}").format(Identifier(table))).fetchone()
         assert row is not None
         return int(row[0])
 
@@ -291,8 +293,10 @@ def shop_sql(*statements: str, **more: Any) -> Sql:
 
 
 async def test_rows_and_records_come_back_as_json(context: Context, shop: str) -> None:
-    look = shop_sql("SELECT id, note, at, 1.5::numeric AS d, 7::numeric AS w, 'NaN'::float8 AS f, '{\"a\": 1}'::jsonb AS j,"
-                    " ARRAY[1, 2] AS l, '\\x00ff'::bytea AS b FROM orders WHERE state = ${s} ORDER BY id")  # fmt: skip
+    look = shop_sql(
+        "SELECT id, note, at, 1.5::numeric AS d, 7::numeric AS w, 'NaN'::float8 AS f, '{\"a\": 1}'::jsonb AS j,"
+        " ARRAY[1, 2] AS l, '\\x00ff'::bytea AS b FROM orders WHERE state = ${s} ORDER BY id"
+    )
     found: Any = await execute(look, with_values(context, s="done"))
     assert found["rows"] == 5
     first = found["records"][0]
@@ -456,7 +460,7 @@ async def test_terraform_leaves_the_module_alone_and_says_what_is_wrong_in_it(
     assert [path.name for path in (tmp_path / "module").iterdir()] == ["main.tf"]
     kept = {path.name for path in (context.data_dir / "plans" / "wf_1").iterdir()}
     assert not any("tfvars" in name or "tmp" in name for name in kept), kept
-    assert os.stat(context.data_dir / "plans" / "wf_1").st_mode & 0o077 == 0
+    assert (context.data_dir / "plans" / "wf_1").stat().st_mode & 0o077 == 0
     (tmp_path / "module" / "main.tf").write_text("resource {")
     with pytest.raises(StepFailed, match="terraform plan failed: Error"):
         await terraform.plan(module, with_values(context, n=1, r="1.0"))

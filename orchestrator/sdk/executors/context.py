@@ -23,14 +23,15 @@ OUTPUT_BYTES = 64 * 1024
 # Shorter values ("true", "1") are words of their own; masking them everywhere would hide more than the secret.
 _SHORTEST_SECRET = 6
 _LARGEST = 2**63
+# Every repetition is bounded or begins at a fixed word: output is long, and must not be able to stall the worker.
 _NAMED = re.compile(
-    r"(?P<name>[\w-]*(?:password|passwd|token|secret|api[_-]?key|private[_-]?key)[\w-]*[\"']?\s*[=:]\s*)"
-    r"(?P<value>\"[^\"]*\"|'[^']*'|[^\s,;&]+)",
+    r"(?P<name>(?:password|passwd|token|secret|api[_-]?key|private[_-]?key)[\w-]{0,40}[\"']?\s{0,4}[=:]\s{0,4})"
+    r"(?P<value>\"[^\"\n]{0,500}\"|'[^'\n]{0,500}'|[^\s,;&]+)",
     re.IGNORECASE,
 )
-_HEADER = re.compile(r"(authorization[\"']?\s*[=:]\s*)[^\r\n]+", re.IGNORECASE)
-_IN_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*://[^\s:/@]*:)[^\s/@]+@", re.IGNORECASE)
-_PEM = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
+_HEADER = re.compile(r"(authorization[\"']?\s{0,4}[=:]\s{0,4})[^\r\n]+", re.IGNORECASE)
+_IN_ADDRESS = re.compile(r"(://[^\s:/@]{0,200}:)[^\s/@]{1,500}@")
+_PEM = re.compile(r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----.*?(?:-----END [A-Z ]{0,40}PRIVATE KEY-----|\Z)", re.DOTALL)
 
 
 def _filled(items: Sized) -> Sized:

@@ -10,7 +10,8 @@ import asyncio
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Annotated, LiteralString, TypeAlias, cast
@@ -77,7 +78,7 @@ async def run(spec: Sql, context: Context) -> Result:
     """Run the statements. Raises StepFailed, with nothing changed, when one fails or the check refuses the result."""
     statements = [compose(text, context.values) for text in spec.statements]
     try:
-        async with asyncio.timeout(context.seconds), await _connect(spec, context) as connection:
+        async with asyncio.timeout(context.seconds), _connect(spec, context) as connection:
             if spec.autocommit:
                 result = await _execute(connection, statements)
                 context.check(result)
@@ -97,7 +98,7 @@ async def run(spec: Sql, context: Context) -> Result:
 async def applied(spec: Sql, context: Context) -> Result | None:
     """What the transaction under this key resulted in, if it was committed. Raises StepFailed when nobody can tell."""
     try:
-        async with asyncio.timeout(context.seconds), await _connect(spec, context) as connection:
+        async with asyncio.timeout(context.seconds), _connect(spec, context) as connection:
             if not await _has_ledger(connection):
                 return None
             found = await (await connection.execute(_FOUND, [context.key])).fetchone()
@@ -160,14 +161,16 @@ def _bindable(name: str, value: object) -> object:
     return Jsonb(value) if isinstance(value, Mapping | list) else value
 
 
-async def _connect(spec: Sql, context: Context) -> Connection:
+@asynccontextmanager
+async def _connect(spec: Sql, context: Context) -> AsyncGenerator[Connection]:
     connection = await psycopg.AsyncConnection[DictRow].connect(
         address(spec.connection), autocommit=True, row_factory=dict_row,
         connect_timeout=_CONNECT_SECONDS, application_name="keyturn runbook",
     )  # fmt: skip
     milliseconds = str(math.ceil(context.seconds * 1000))
-    await connection.execute(_SESSION, [spec.search_path, milliseconds, "on" if context.reads_only else "off"])
-    return connection
+    async with connection:
+        await connection.execute(_SESSION, [spec.search_path, milliseconds, "on" if context.reads_only else "off"])
+        yield connection
 
 
 async def _once(connection: Connection, statements: Sequence[Bound], context: Context) -> Result:
@@ -193,7 +196,7 @@ async def _make_ledger(connection: Connection) -> None:
         return
     try:
         await connection.execute(_MAKE_LEDGER)
-    except (psycopg.errors.UniqueViolation, psycopg.errors.DuplicateTable):
+    except (psycopg.errors.UniqueViolation, psycopg.errors.DuplicateTable, psycopg.errors.DuplicateObject):
         return  # another worker made it in the same moment
     except psycopg.errors.InsufficientPrivilege as error:
         detail = (

@@ -1,0 +1,294 @@
+"""`submit`, `list`, `status`, `cancel`, `retry`, `graph`, `events`, `watch`: workflows on the command line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal, cast
+
+import typer
+
+from orchestrator.cli.credentials import UsageError
+from orchestrator.cli.durations import parse_duration
+from orchestrator.cli.output import Column, Output, ago
+from orchestrator.cli.session import REFUSED, AsJson, Profile, Session, Url, WorkflowId, connect
+from orchestrator.cli.watching import event_line, watch_workflow
+from orchestrator.sdk.calls import SubmitOptions
+from orchestrator.wire import ApprovalRecord, Json, WorkflowStatus
+
+app = typer.Typer()
+
+
+class Format(StrEnum):
+    """How a graph is drawn."""
+
+    MERMAID = "mermaid"
+    SVG = "svg"
+    JSON = "json"
+
+
+class Mode(StrEnum):
+    """Whether a workflow may ask."""
+
+    INTERACTIVE = "interactive"
+    AUTONOMOUS = "autonomous"
+
+
+@app.command()
+def submit(  # noqa: PLR0917 - typer calls by name
+    graph: Annotated[str, typer.Argument(help="The graph's name")],
+    *,
+    values: Annotated[
+        str, typer.Option("--input", "-i", help="The input as JSON, `@file`, or `-` for standard input", metavar="JSON")
+    ] = "{}",
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", "-s", help="One field of the input, dots lead inward: `parameters.table=log`"),
+    ] = None,
+    title: Annotated[str, typer.Option(help="What people will read")] = "",
+    case_id: Annotated[str | None, typer.Option(help="The case this belongs to")] = None,
+    priority: Annotated[int, typer.Option(help="Higher first", min=-100, max=100)] = 0,
+    on_behalf_of: Annotated[str | None, typer.Option(help="Who wants this done")] = None,
+    mode: Annotated[Mode, typer.Option(help="Whether it may ask questions")] = Mode.INTERACTIVE,
+    deadline: Annotated[
+        timedelta | None, typer.Option(help="The total time it may take, such as 2h", parser=parse_duration, metavar="TIME")
+    ] = None,
+    idempotency_key: Annotated[str | None, typer.Option(help="Sent again with the same key, it is not done again")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Watch until it has finished; exit 1 unless it completed")] = False,
+    url: Url = None,
+    profile: Profile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Submit a workflow."""
+    with connect(url, profile, as_json=as_json) as session:
+        options = SubmitOptions(
+            title=title,
+            case_id=case_id,
+            priority=priority,
+            on_behalf_of=on_behalf_of,
+            mode=cast("Literal['interactive', 'autonomous']", mode.value),
+            deadline=None if deadline is None else deadline.total_seconds(),
+        )
+        content = read_input(values, assignments or [])
+        submitted = session.client.submit(graph, content, idempotency_key=idempotency_key, **options)
+        if wait:
+            _finish(session, submitted.workflow_id)
+        elif as_json:
+            session.output.json(submitted)
+        else:
+            session.output.line(submitted.workflow_id)
+
+
+@app.command("list")
+def list_workflows(
+    *,
+    status: Annotated[str | None, typer.Option(help="Only those in this status")] = None,
+    graph: Annotated[str | None, typer.Option(help="Only those of this graph")] = None,
+    case_id: Annotated[str | None, typer.Option(help="Only those of this case")] = None,
+    risk: Annotated[str | None, typer.Option(help="Only those of this risk level")] = None,
+    query: Annotated[str | None, typer.Option("--query", "-q", help="Only those whose title or id has this text")] = None,
+    cursor: Annotated[str | None, typer.Option(help="`next_cursor` of the page before")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=200)] = 50,
+    url: Url = None,
+    profile: Profile = None,
+    as_json: AsJson = False,
+) -> None:
+    """List workflows, newest first."""
+    with connect(url, profile, as_json=as_json) as session:
+        page = session.client.workflows(
+            status=status, graph=graph, case_id=case_id, risk=risk, q=query, cursor=cursor, limit=limit
+        )
+        if as_json:
+            session.output.json(page)
+            return
+        rows = [
+            (one.workflow_id, one.status, one.risk_level, one.graph, one.title, one.requester, _when(session, one.created_at))
+            for one in page.workflows
+        ]
+        columns = [Column("WORKFLOW"), Column("STATUS"), Column("RISK"), Column("GRAPH"), Column("TITLE", fold=True),
+                   Column("BY"), Column("SUBMITTED")]  # fmt: skip
+        session.output.rows(columns, rows, "There are no such workflows.")
+        if page.next_cursor and session.output.terminal:
+            session.output.line(f"More: --cursor {page.next_cursor}")
+
+
+@app.command()
+def status(workflow_id: WorkflowId, *, url: Url = None, profile: Profile = None, as_json: AsJson = False) -> None:
+    """Show a workflow's status, its approvals and its latest events."""
+    with connect(url, profile, as_json=as_json) as session:
+        found = session.client.status(workflow_id)
+        if as_json:
+            session.output.json(found)
+        else:
+            show_status(session.output, found)
+
+
+@app.command()
+def watch(workflow_id: WorkflowId, *, url: Url = None, profile: Profile = None, as_json: AsJson = False) -> None:
+    """Follow a workflow until it has finished; exit 1 unless it completed."""
+    with connect(url, profile, as_json=as_json) as session:
+        _finish(session, workflow_id)
+
+
+@app.command()
+def cancel(
+    workflow_id: WorkflowId,
+    *,
+    reason: Annotated[str, typer.Option(help="Why")] = "",
+    url: Url = None,
+    profile: Profile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Cancel a workflow that is queued, running or waiting."""
+    with connect(url, profile, as_json=as_json) as session:
+        changed = session.client.cancel(workflow_id, reason)
+        session.output.json(changed) if as_json else session.output.line(f"{changed.workflow_id} is {changed.status}")
+
+
+@app.command()
+def retry(workflow_id: WorkflowId, *, url: Url = None, profile: Profile = None, as_json: AsJson = False) -> None:
+    """Let a failed workflow go on from its last checkpoint."""
+    with connect(url, profile, as_json=as_json) as session:
+        changed = session.client.retry(workflow_id)
+        session.output.json(changed) if as_json else session.output.line(f"{changed.workflow_id} is {changed.status}")
+
+
+@app.command()
+def graph(
+    workflow_id: WorkflowId,
+    *,
+    picture: Annotated[Format, typer.Option("--format", help="How to draw it")] = Format.MERMAID,
+    url: Url = None,
+    profile: Profile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Draw a workflow's graph, with where it stands."""
+    with connect(url, profile, as_json=as_json) as session:
+        if as_json or picture is Format.JSON:
+            session.output.json(session.client.graph(workflow_id))
+        else:
+            drawn = session.client.drawing(workflow_id, "svg" if picture is Format.SVG else "mermaid")
+            session.output.text(drawn)
+
+
+@app.command()
+def events(
+    workflow_id: WorkflowId,
+    *,
+    after: Annotated[int, typer.Option(help="Only events after this number", min=0)] = 0,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the workflow has finished")] = False,
+    url: Url = None,
+    profile: Profile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print a workflow's events, one a line."""
+    with connect(url, profile, as_json=as_json) as session:
+        if follow:
+            for event in session.client.follow(workflow_id, after=after):
+                session.output.json(event) if as_json else session.output.line(event_line(event))
+            return
+        page = session.client.events(workflow_id, after, 1000)
+        if as_json:
+            session.output.json(page)
+        else:
+            for event in page.events:
+                session.output.line(event_line(event))
+
+
+def read_input(values: str, assignments: list[str]) -> Json:
+    """The input of a submission from its options; raises UsageError."""
+    text = values
+    if values == "-":
+        text = sys.stdin.read()
+    elif values.startswith("@"):
+        try:
+            text = Path(values[1:]).read_text(encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"--input {values}: {error.strerror}") from None
+    try:
+        content: object = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UsageError(f"--input is not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise UsageError('--input: a JSON object is needed, such as {"table": "log"}')
+    result = cast("Json", content)
+    for assignment in assignments:
+        _assign(result, assignment)
+    return result
+
+
+def json_or_text(text: str) -> object:
+    """`text` as JSON when it is that, as it is otherwise."""
+    try:
+        return cast("object", json.loads(text))
+    except json.JSONDecodeError:
+        return text
+
+
+def _assign(content: Json, assignment: str) -> None:
+    name, sign, value = assignment.partition("=")
+    if not sign or not name:
+        raise UsageError(f"--set {assignment}: write NAME=VALUE")
+    *outer, last = name.split(".")
+    inner = content
+    for part in outer:
+        found = inner.setdefault(part, {})
+        if not isinstance(found, dict):
+            raise UsageError(f"--set {assignment}: {part} is not an object")
+        inner = cast("Json", found)
+    inner[last] = json_or_text(value)
+
+
+def _finish(session: Session, workflow_id: str) -> None:
+    ended = watch_workflow(session, workflow_id)
+    if ended.status != "completed":
+        raise typer.Exit(REFUSED)
+
+
+def _when(session: Session, at: object) -> object:
+    return ago(at) if session.output.terminal else at  # pyright: ignore[reportArgumentType]
+
+
+def show_status(output: Output, found: WorkflowStatus) -> None:
+    """A status for people."""
+    output.facts(
+        [
+            ("workflow", found.workflow_id),
+            ("title", found.title),
+            ("graph", found.graph),
+            ("status", found.status),
+            ("reason", found.reason),
+            ("risk", found.risk_level),
+            ("at", found.node),
+            ("case", found.case_id),
+            ("requester", found.requester),
+            ("submitted", found.created_at.isoformat(timespec="seconds")),
+            ("finished", found.finished_at.isoformat(timespec="seconds") if found.finished_at else None),
+            ("error", json.dumps(found.error, ensure_ascii=False) if found.error else None),
+        ]
+    )
+    for approval in found.approvals:
+        output.line()
+        output.facts(_approval_facts(approval))
+    if found.history:
+        output.line()
+    for event in found.history:
+        output.line(event_line(event))
+
+
+def _approval_facts(approval: ApprovalRecord) -> list[tuple[str, object]]:
+    reasons = "; ".join(str(reason.get("text") or reason.get("rule")) for reason in approval.reasons)
+    return [
+        ("approval", approval.approval_id),
+        ("state", approval.state),
+        ("what", approval.description),
+        ("risk", approval.risk_level),
+        ("because", reasons),
+        ("approvers", " or ".join(approval.approvers)),
+        ("due", approval.due_at.isoformat(timespec="seconds") if approval.state == "pending" else None),
+        ("decided by", approval.resolved_by),
+        *(("vote", f"{vote.verdict} by {vote.voter}: {vote.justification}".rstrip(": ")) for vote in approval.votes),
+    ]
