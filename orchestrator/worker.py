@@ -14,10 +14,13 @@ import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from orchestrator.chores import app as chores
 from orchestrator.core.errors import KeyturnError, LeaseLost, Poisoned, Unavailable
+from orchestrator.core.model import Status
 from orchestrator.engine.catalog import Catalog
 from orchestrator.engine.lease import Lease
 from orchestrator.engine.segment import Segment
+from orchestrator.engine.threads import NodeThreads, watch_loop
 from orchestrator.service import timers
 from orchestrator.service.context import Context
 from orchestrator.service.dispatch import Claimer
@@ -53,12 +56,17 @@ class Worker:
     settings: Settings
     worker_id: str = field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}")
     drain_seconds: float = 30.0
+    # A process that only works ends itself when a node blocks its event loop for two leases.
+    watched: bool = False
+    # Told of every segment that ended, and as what; for whoever shares the process.
+    on_end: Callable[[str, Status], None] | None = None
     _running: dict[str, Running] = field(default_factory=dict[str, Running])
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _draining: bool = False
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop`, then drain. Survives a database that goes away and comes back."""
+        asyncio.get_running_loop().set_default_executor(NodeThreads())
         await self._retrying(self.announce_graphs)
         claimer = Claimer(
             self.ctx, self.worker_id, self.catalog, self.settings.lease_seconds, self.settings.worker_concurrency
@@ -70,7 +78,10 @@ class Worker:
             self._loop(self._announce, _ANNOUNCE),
             self._loop(self._presence, _PRESENCE),
             self._loop(self._listen, 0.0),
+            self._loop(lambda: chores.work(self.ctx.db), _OUTAGE_PAUSE),
         ]
+        if self.watched:
+            loops.append(watch_loop(self.settings.lease_seconds * 2))
         tasks = [asyncio.ensure_future(loop) for loop in loops]
         try:
             await stop.wait()
@@ -154,9 +165,11 @@ class Worker:
         try:
             if lease.attempts > self.settings.max_attempts:
                 detail = f"claimed {lease.attempts - 1} times without progress; look at what its node does, then retry"
-                await segment.fail(Poisoned(detail, attempts=lease.attempts - 1))
+                status = await segment.fail(Poisoned(detail, attempts=lease.attempts - 1))
             else:
-                await segment.run()
+                status = await segment.run()
+            if self.on_end is not None:
+                self.on_end(lease.workflow_id, status)
         except LeaseLost:
             log.info("workflow %s is no longer held at epoch %s", lease.workflow_id, lease.epoch)
         except Unavailable:

@@ -106,7 +106,7 @@ def _places(start: Path, environment: Mapping[str, str]) -> Iterator[Path]:
 
 
 def _is_private(file: Path) -> bool:
-    """Whether the file is this user's and closed to others: one planted in a shared folder must not choose the server."""
+    """Whether the file is this user's and closed to others: one planted in a shared folder must not be used."""
     try:
         found = file.stat()
     except OSError:

@@ -22,6 +22,10 @@ _LINES: Final = 12
 _LONGEST_DATA: Final = 160
 # Told at the head of a line already, or only of use to a program.
 _QUIET: Final = frozenset({"request_id", "key_id", "visit", "input"})
+# After these the marks of the graph or the status may have changed.
+_TURNING_POINTS: Final = frozenset(
+    {"step-started", "step-finished", "confirmation-required", "confirmation-resolved", "workflow-started"}
+)
 _MARKS: Final[Mapping[str, str]] = {"done": "✔", "current": "▶", "pending-gate": "⏸", "todo": "·"}
 
 
@@ -44,12 +48,6 @@ def watch_workflow(session: Session, workflow_id: str) -> WorkflowStatus:
     return view.status
 
 
-# After these the marks of the graph or the status may have changed.
-_TURNING_POINTS: Final = frozenset(
-    {"step-started", "step-finished", "confirmation-required", "confirmation-resolved", "workflow-started"}
-)
-
-
 def event_line(event: EventRecord) -> str:
     """One event as one line: number, time, type, who, and what helps to understand it."""
     at = event.at.strftime("%H:%M:%S")
@@ -57,7 +55,9 @@ def event_line(event: EventRecord) -> str:
 
 
 def _told(data: Mapping[str, object]) -> str:
-    parts = [f"{name}={_short(value)}" for name, value in data.items() if name not in _QUIET and value not in (None, "")]
+    parts = [
+        f"{name}={_short(value)}" for name, value in data.items() if name not in _QUIET and value not in (None, "")
+    ]
     text = safe(" ".join(parts))
     return text if len(text) <= _LONGEST_DATA else text[: _LONGEST_DATA - 1] + "…"
 
@@ -88,7 +88,9 @@ class _View:
             (safe(self.status.title or self.status.graph), "bold"), "  ", self.status.workflow_id, "  ",
             styled(self.status.status),
         )  # fmt: skip
-        return Group(head, self._bar(), self._nodes(), *self._waiting(), *(Text(event_line(one)) for one in self.events))
+        return Group(
+            head, self._bar(), self._nodes(), *self._waiting(), *(Text(event_line(one)) for one in self.events)
+        )
 
     def _bar(self) -> RenderableType:
         steps = [node for node in self.graph.nodes if node["id"] not in ("__start__", "__end__")]
@@ -96,7 +98,9 @@ class _View:
         ended = self.status.status == "completed"
         completed = 1.0 if ended else self.progress if self.progress is not None else done / max(1, len(steps))
         row = Table.grid(padding=(0, 1))
-        row.add_row(ProgressBar(total=1.0, completed=completed, width=40), f"{completed:.0%}", f"{done}/{len(steps)} steps")
+        row.add_row(
+            ProgressBar(total=1.0, completed=completed, width=40), f"{completed:.0%}", f"{done}/{len(steps)} steps"
+        )
         return row
 
     def _nodes(self) -> Text:
@@ -109,12 +113,11 @@ class _View:
         return line
 
     def _waiting(self) -> list[Text]:
-        return [
-            Text(
-                f"waits for {' or '.join(one.approvers) or 'an answer'}: {safe(one.description)}"
-                f"   keyturn approve {self.status.workflow_id}" * (one.kind == "approval"),
-                style="yellow",
-            )
-            for one in self.status.approvals
-            if one.state == "pending"
-        ]
+        lines: list[Text] = []
+        for one in self.status.approvals:
+            if one.state == "pending":
+                verb = "answer" if one.kind == "question" else "approve"
+                needed = " or ".join(one.approvers) or "an answer"
+                told = f"waits for {safe(needed)}: {safe(one.description)}   keyturn {verb} {self.status.workflow_id}"
+                lines.append(Text(told, style="yellow"))
+        return lines

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from datetime import timedelta
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
@@ -22,23 +21,8 @@ from orchestrator.wire import ApprovalRecord, Json, WorkflowStatus
 app = typer.Typer()
 
 
-class Format(StrEnum):
-    """How a graph is drawn."""
-
-    MERMAID = "mermaid"
-    SVG = "svg"
-    JSON = "json"
-
-
-class Mode(StrEnum):
-    """Whether a workflow may ask."""
-
-    INTERACTIVE = "interactive"
-    AUTONOMOUS = "autonomous"
-
-
 @app.command()
-def submit(  # noqa: PLR0917 - typer calls by name
+def submit(
     graph: Annotated[str, typer.Argument(help="The graph's name")],
     *,
     values: Annotated[
@@ -52,12 +36,19 @@ def submit(  # noqa: PLR0917 - typer calls by name
     case_id: Annotated[str | None, typer.Option(help="The case this belongs to")] = None,
     priority: Annotated[int, typer.Option(help="Higher first", min=-100, max=100)] = 0,
     on_behalf_of: Annotated[str | None, typer.Option(help="Who wants this done")] = None,
-    mode: Annotated[Mode, typer.Option(help="Whether it may ask questions")] = Mode.INTERACTIVE,
+    mode: Annotated[
+        Literal["interactive", "autonomous"], typer.Option(help="Whether it may ask questions")
+    ] = "interactive",
     deadline: Annotated[
-        timedelta | None, typer.Option(help="The total time it may take, such as 2h", parser=parse_duration, metavar="TIME")
+        timedelta | None,
+        typer.Option(help="The total time it may take, such as 2h", parser=parse_duration, metavar="TIME"),
     ] = None,
-    idempotency_key: Annotated[str | None, typer.Option(help="Sent again with the same key, it is not done again")] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Watch until it has finished; exit 1 unless it completed")] = False,
+    idempotency_key: Annotated[
+        str | None, typer.Option(help="Sent again with the same key, it is not done again")
+    ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Watch until it has finished; exit 1 unless it completed")
+    ] = False,
     url: Url = None,
     profile: Profile = None,
     as_json: AsJson = False,
@@ -69,7 +60,7 @@ def submit(  # noqa: PLR0917 - typer calls by name
             case_id=case_id,
             priority=priority,
             on_behalf_of=on_behalf_of,
-            mode=cast("Literal['interactive', 'autonomous']", mode.value),
+            mode=mode,
             deadline=None if deadline is None else deadline.total_seconds(),
         )
         content = read_input(values, assignments or [])
@@ -89,7 +80,9 @@ def list_workflows(
     graph: Annotated[str | None, typer.Option(help="Only those of this graph")] = None,
     case_id: Annotated[str | None, typer.Option(help="Only those of this case")] = None,
     risk: Annotated[str | None, typer.Option(help="Only those of this risk level")] = None,
-    query: Annotated[str | None, typer.Option("--query", "-q", help="Only those whose title or id has this text")] = None,
+    query: Annotated[
+        str | None, typer.Option("--query", "-q", help="Only those whose title or id has this text")
+    ] = None,
     cursor: Annotated[str | None, typer.Option(help="`next_cursor` of the page before")] = None,
     limit: Annotated[int, typer.Option(min=1, max=200)] = 50,
     url: Url = None,
@@ -105,7 +98,15 @@ def list_workflows(
             session.output.json(page)
             return
         rows = [
-            (one.workflow_id, one.status, one.risk_level, one.graph, one.title, one.requester, _when(session, one.created_at))
+            (
+                one.workflow_id,
+                one.status,
+                one.risk_level,
+                one.graph,
+                one.title,
+                one.requester,
+                _when(session, one.created_at),
+            )
             for one in page.workflows
         ]
         columns = [Column("WORKFLOW"), Column("STATUS"), Column("RISK"), Column("GRAPH"), Column("TITLE", fold=True),
@@ -160,18 +161,17 @@ def retry(workflow_id: WorkflowId, *, url: Url = None, profile: Profile = None, 
 def graph(
     workflow_id: WorkflowId,
     *,
-    picture: Annotated[Format, typer.Option("--format", help="How to draw it")] = Format.MERMAID,
+    picture: Annotated[Literal["mermaid", "svg", "json"], typer.Option("--format", help="How to draw it")] = "mermaid",
     url: Url = None,
     profile: Profile = None,
     as_json: AsJson = False,
 ) -> None:
     """Draw a workflow's graph, with where it stands."""
     with connect(url, profile, as_json=as_json) as session:
-        if as_json or picture is Format.JSON:
+        if as_json or picture == "json":
             session.output.json(session.client.graph(workflow_id))
         else:
-            drawn = session.client.drawing(workflow_id, "svg" if picture is Format.SVG else "mermaid")
-            session.output.text(drawn)
+            session.output.text(session.client.drawing(workflow_id, picture))
 
 
 @app.command()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from orchestrator.core.errors import GraphFault
 from orchestrator.engine.loading import AppFile, read_app
 from orchestrator.engine.nodes import START, AnyGraph, Gate, govern
 from orchestrator.engine.render import to_object
+from orchestrator.engine.saver import Stops
 from orchestrator.sdk.options import ATTRIBUTE, GraphOptions
 
 Gates = Mapping[str, Mapping[str, Gate]]
@@ -38,6 +39,7 @@ class GraphEntry:
     input_schema: dict[str, object]
     topology: dict[str, object]
     pure: frozenset[str]
+    stops: Stops
     keep_all: bool
     max_running: int | None
 
@@ -132,9 +134,14 @@ def _entry(name: str, graph: AnyGraph, governed: AnyGraph, chosen: GraphOptions,
         input_schema=dict(chosen.input_schema) if chosen.input_schema is not None else _input_schema(graph),
         topology=topology,
         pure=frozenset(node for node, body in graph.nodes.items() if (body.metadata or {}).get("pure") is True),
+        stops=Stops(_names(graph.interrupt_before_nodes), _names(graph.interrupt_after_nodes)),
         keep_all=rebuilt or chosen.history == "full",
         max_running=chosen.max_running,
     )
+
+
+def _names(nodes: str | Sequence[str]) -> frozenset[str]:
+    return frozenset([nodes] if isinstance(nodes, str) else nodes)
 
 
 def _topology(graph: AnyGraph) -> dict[str, object]:

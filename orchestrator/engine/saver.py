@@ -47,6 +47,14 @@ class Progress:
     # A superstep of the thread has ended: every decision fed to it is contained in what is committed.
     advanced: bool = False
     effects_completed: bool = False
+    # When the first of the events was noted, on the loop's clock.
+    since: float = 0.0
+
+    def note(self, kind: str, node: str, now: float) -> None:
+        """Add a step event."""
+        if not self.events:
+            self.since = now
+        self.events.append((kind, {"node": node}))
 
     def followed_by(self, later: Progress) -> Progress:
         """Both as one, when the commit of the first did not happen."""
@@ -55,6 +63,7 @@ class Progress:
             later.next_nodes,
             self.advanced or later.advanced,
             self.effects_completed or later.effects_completed,
+            self.since or later.since,
         )
 
 
@@ -65,6 +74,20 @@ class Standing:
     exists: bool = False
     next_nodes: tuple[str, ...] = ()
     interrupts: Mapping[str, Interrupt] = field(default_factory=dict[str, Interrupt])
+
+
+@dataclass(frozen=True, slots=True)
+class Stops:
+    """The nodes a graph was compiled to stop before and after; `*` means all."""
+
+    before: frozenset[str] = frozenset()
+    after: frozenset[str] = frozenset()
+
+    def between(self, finished: Collection[str], ahead: Collection[str]) -> bool:
+        """Whether the graph stops between these nodes."""
+        coming, gone = set(ahead) - {_START}, set(finished) - {_START}
+        stops_before = bool(coming & self.before) or ("*" in self.before and bool(coming))
+        return stops_before or bool(gone & self.after) or ("*" in self.after and bool(gone))
 
 
 # Must write the batch of the named thread and the progress in one guarded transaction.
@@ -88,6 +111,7 @@ class BarrierSaver(AsyncPostgresSaver):
         commit: Commit,
         *,
         pure: frozenset[str] = frozenset(),
+        stops: Stops | None = None,
         keep_all: bool = False,
         fresh: bool = False,
     ) -> None:
@@ -96,6 +120,10 @@ class BarrierSaver(AsyncPostgresSaver):
         self.interrupted_nodes: dict[str, str] = {}
         self._commit = commit
         self._pure = pure | {_START}
+        self._stops = stops or Stops()
+        # The graph pauses here by itself (`interrupt_before`, `interrupt_after`).
+        self.at_stop = False
+        self._just_finished: set[str] = set()
         self._keep_all = keep_all
         self._fresh = fresh
         self._lines: dict[tuple[str, str], Line] = {}
@@ -193,9 +221,15 @@ class BarrierSaver(AsyncPostgresSaver):
         if not line.ns:
             self.progress.advanced = True
             self.progress.next_nodes = ahead
-            self.progress.events.extend(("step-started", {"node": node}) for node in ahead if node != _START)
+            for started in ahead:
+                if started != _START:
+                    self.progress.note("step-started", started, self.loop.time())
+            self.at_stop = self._stops.between(self._just_finished, ahead)
+            self._just_finished = set()
         effect_ahead = bool(ahead) if line.ns else any(node not in self._pure for node in ahead)
-        if self._keep_all or (self._effect_since_barrier and effect_ahead):
+        # A checkpoint at a stop is committed with the request that asks for leave to pass it, never before: LangGraph
+        # would walk through when it is continued from there.
+        if not self.at_stop and (self._keep_all or (self._effect_since_barrier and effect_ahead)):
             await self.barrier()
         return _config({"thread_id": line.thread_id, "checkpoint_ns": line.ns}, checkpoint["id"])
 
@@ -223,7 +257,8 @@ class BarrierSaver(AsyncPostgresSaver):
             self._effect_since_barrier = True
             self.progress.effects_completed = True
         if not ns:
-            self.progress.events.append(("step-finished", {"node": node or "(parallel task)"}))
+            self._just_finished.add(node)
+            self.progress.note("step-finished", node or "(parallel task)", self.loop.time())
 
     async def barrier(self) -> None:
         """Commit what is buffered, if anything is."""
@@ -239,6 +274,17 @@ class BarrierSaver(AsyncPostgresSaver):
                 self.progress, self._effect_since_barrier = progress.followed_by(self.progress), True
                 raise
             self.mark_committed(batches)
+
+    def take_events(self, older_than: float) -> list[StepEvent]:
+        """The noted events, if the first of them has waited for so many seconds; they are the caller's then."""
+        if not self.progress.events or self.loop.time() - self.progress.since < older_than:
+            return []
+        noted, self.progress.events = self.progress.events, []
+        return noted
+
+    def give_back(self, noted: Sequence[StepEvent]) -> None:
+        """Events that could not be committed after all."""
+        self.progress.events[:0] = noted
 
     def take(self) -> tuple[Batches, Progress]:
         """What the last commit of a segment must write; call `mark_committed` once it is in Postgres.
@@ -319,6 +365,6 @@ def _config(row: Mapping[str, object], checkpoint_id: object) -> RunnableConfig:
 def _interrupts(writes: Sequence[tuple[str, object]]) -> list[Interrupt]:
     found: list[Interrupt] = []
     for channel, value in writes:
-        if channel == _INTERRUPT:
-            found += cast("Sequence[Interrupt]", value)
+        if channel == _INTERRUPT and isinstance(value, list | tuple):
+            found += [item for item in cast("Sequence[object]", value) if isinstance(item, Interrupt)]
     return found

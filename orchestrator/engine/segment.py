@@ -32,6 +32,7 @@ from orchestrator.store.db import Clock, Connection, Database
 from orchestrator.store.events import Event
 
 _MAX_DETAIL = 2000
+_ANNOUNCE_AFTER = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,12 @@ class Segment:
         # Whether this workflow can have asked before: only then is that looked up at a pause.
         self._asked = lease.checkpointed
         self._saver = BarrierSaver(
-            db, self._barrier, pure=entry.pure, keep_all=entry.keep_all, fresh=not lease.checkpointed
+            db,
+            self._barrier,
+            pure=entry.pure,
+            stops=entry.stops,
+            keep_all=entry.keep_all,
+            fresh=not lease.checkpointed,
         )
         self._saver.progress.events += self._started()
 
@@ -97,7 +103,7 @@ class Segment:
         except (LeaseLost, Unavailable):
             raise
         except GraphDrained:
-            end = End(Status.READY)
+            end = (await self._stopped() if self._saver.at_stop else None) or End(Status.READY)
         except Exception as error:
             lost = _fault_within(error)
             if lost is not None:
@@ -176,21 +182,23 @@ class Segment:
     # How it ended
 
     async def _ended(self, output: GraphOutput[Any], standing: Standing) -> End:
-        if standing.next_nodes:
-            snapshot = await self._entry.graph.aget_state(
-                cast(
-                    "Any", {"configurable": {"thread_id": self.lease.workflow_id, "__pregel_checkpointer": self._saver}}
-                )
-            )
-            if snapshot.next:
-                checkpoint = str(snapshot.config.get("configurable", {})["checkpoint_id"])
-                now = (await self._situation([])).now
-                return self._paused(pause.breakpoint_at(self.lease, self._rules, checkpoint, snapshot.next, now))
+        if standing.next_nodes and (end := await self._stopped()) is not None:
+            return end
         return End(
             Status.COMPLETED,
             result=to_json(output.value),
             events=[Event("workflow-completed", self._actor, {"epoch": self.lease.epoch})],
         )
+
+    async def _stopped(self) -> End | None:
+        """The request for leave to pass a stop the graph was compiled with; None when nothing would run next."""
+        config = {"configurable": {"thread_id": self.lease.workflow_id, "__pregel_checkpointer": self._saver}}
+        snapshot = await self._entry.graph.aget_state(cast("Any", config))
+        if not snapshot.next:
+            return None
+        checkpoint = str(snapshot.config.get("configurable", {})["checkpoint_id"])
+        now = (await self._situation([])).now
+        return self._paused(pause.breakpoint_at(self.lease, self._rules, checkpoint, snapshot.next, now))
 
     def _paused(self, planned: pause.Pause) -> End:
         if planned.rejected_by is None:
@@ -265,12 +273,16 @@ class Segment:
 
     async def announce(self) -> None:
         """Commit the steps noted since the last commit, so that watchers of a long node see it run."""
-        noted, self._saver.progress.events = self._saver.progress.events, []
+        noted = self._saver.take_events(_ANNOUNCE_AFTER)
         if not noted:
             return
-        async with self._db.pipeline() as conn:
-            await workflows.hold(conn, self.lease.workflow_id, self.lease.epoch)
-            await self._write(conn, Batch(), Progress(events=noted), [])
+        try:
+            async with self._db.pipeline() as conn:
+                await workflows.hold(conn, self.lease.workflow_id, self.lease.epoch)
+                await self._write(conn, Batch(), Progress(events=noted), [])
+        except KeyturnError:
+            self._saver.give_back(noted)
+            raise
         self._ring()
 
     async def _decided_by_policy(self, planned: pause.Pause) -> None:
@@ -288,6 +300,7 @@ class Segment:
 
         await self._stored(attempt, merged(batches, self.lease.workflow_id))
         self._saver.mark_committed(batches)
+        self._asked = True
         self._fed.approval_ids = {}
         for row in planned.rows:
             self._fed.approval_ids.setdefault(row["interrupt_id"], []).append(row["approval_id"])

@@ -1,4 +1,4 @@
-"""What happens because time passes: leases are renewed, total time-outs end workflows. Any worker may act."""
+"""What happens because time passes: leases are renewed, time-outs and expiries end workflows. Any worker may act."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from orchestrator.core.model import Status
 from orchestrator.service.context import Context
 from orchestrator.store import approvals, events, workflows
+from orchestrator.store.db import Connection
 from orchestrator.store.events import Event
 
 # Claims without progress after which a workflow is suspected of killing its workers (see the claim statement).
@@ -21,30 +22,46 @@ async def renew(ctx: Context, held: Sequence[tuple[str, int]], lease_seconds: fl
 
 
 async def sweep(ctx: Context) -> int:
-    """End workflows whose total time-out has passed, wherever they stand; returns how many."""
+    """End what has run out of time, wherever it stands; returns how many workflows ended."""
     now = ctx.clock()
-    async with ctx.db.connection() as probe:
-        if not await workflows.any_overdue(probe, now):
-            return 0
+    async with ctx.db.connection() as conn:
+        overdue = await workflows.any_overdue(conn, now)
+        expired = await approvals.expired(conn, _BATCH, now)
+    ended: list[str] = await _time_out(ctx) if overdue else []
+    for row in expired:
+        ended += await _expire(ctx, row["namespace"], row["workflow_id"])
+    for workflow_id in ended:
+        ctx.db.ring(events.CANCEL_CHANNEL, workflow_id)
+        ctx.db.ring(events.EVENTS_CHANNEL, workflow_id)
+    return len(ended)
+
+
+async def _time_out(ctx: Context) -> list[str]:
     async with ctx.db.transaction() as conn:
-        rows = await workflows.overdue(conn, _BATCH, now)
+        rows = await workflows.overdue(conn, _BATCH, ctx.clock())
         for row in rows:
-            workflow_id = row["workflow_id"]
-            await approvals.cancel_pending(conn, workflow_id, "keyturn", now)
-            await workflows.move(
-                conn,
-                {
-                    "workflow": workflow_id,
-                    "status": Status.TIMED_OUT,
-                    "reason": "deadline",
-                    "finished": True,
-                    "now": now,
-                },
-            )
-            await events.append(
-                conn, workflow_id, [Event("workflow-timed-out", "keyturn", {"reason": "deadline"})], now
-            )
-    for row in rows:
-        ctx.db.ring(events.CANCEL_CHANNEL, row["workflow_id"])
-        ctx.db.ring(events.EVENTS_CHANNEL, row["workflow_id"])
-    return len(rows)
+            await approvals.cancel_pending(conn, row["workflow_id"], "keyturn", ctx.clock())
+            await _end(ctx, conn, row["workflow_id"], Status.TIMED_OUT, "deadline", [])
+        return [row["workflow_id"] for row in rows]
+
+
+async def _expire(ctx: Context, namespace: str, workflow_id: str) -> list[str]:
+    """A request nobody answered in time ends its workflow; the instant itself is too late (rule 11)."""
+    async with ctx.db.transaction() as conn:
+        row = await workflows.lock(conn, namespace, workflow_id, ctx.clock())
+        gone = await approvals.expire(conn, workflow_id, ctx.clock())
+        if row is None or not gone:
+            return []
+        await approvals.cancel_pending(conn, workflow_id, "keyturn", ctx.clock())
+        resolved = [Event("confirmation-resolved", "keyturn", {"request_id": one, "state": "expired"}) for one in gone]
+        await _end(ctx, conn, workflow_id, Status.EXPIRED, "approval_expired", resolved)
+        return [workflow_id]
+
+
+async def _end(
+    ctx: Context, conn: Connection, workflow_id: str, status: Status, reason: str, noted: Sequence[Event]
+) -> None:
+    row = {"workflow": workflow_id, "status": status, "reason": reason, "finished": True, "now": ctx.clock()}
+    await workflows.move(conn, row)
+    over = Event("workflow-timed-out", "keyturn", {"reason": reason})
+    await events.append(conn, workflow_id, [*noted, over], ctx.clock())

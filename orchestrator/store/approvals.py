@@ -101,6 +101,23 @@ UPDATE keyturn.approvals SET state = 'cancelled', resolved_by = %(by)s,
  WHERE workflow_id = %(workflow)s AND state = 'pending' RETURNING approval_id
 """
 
+# Workflows with a pending request whose time has passed; an index probe when there is none.
+EXPIRED = """
+SELECT DISTINCT namespace, workflow_id FROM (
+    SELECT namespace, workflow_id FROM keyturn.approvals
+     WHERE state = 'pending' AND expires_at <= coalesce(%(now)s::timestamptz, now())
+     ORDER BY expires_at LIMIT %(limit)s
+) AS due
+"""
+
+# Their requests, ended. The workflow's row is locked.
+EXPIRE = """
+UPDATE keyturn.approvals SET state = 'expired', resolved_by = 'keyturn',
+       resolved_at = coalesce(%(now)s::timestamptz, now())
+ WHERE workflow_id = %(workflow)s AND state = 'pending' AND expires_at <= coalesce(%(now)s::timestamptz, now())
+RETURNING approval_id
+"""
+
 # The decisions that what is being committed contains.
 DELIVER = """
 UPDATE keyturn.approvals SET delivered_at = coalesce(%(now)s::timestamptz, now())
@@ -198,3 +215,14 @@ async def execute(conn: Connection, workflow_id: str, now: datetime | None) -> N
 async def lapse(conn: Connection, approval_ids: Sequence[str]) -> None:
     """Mark approvals whose time has passed."""
     await conn.execute(LAPSE, {"approvals": list(approval_ids)})
+
+
+async def expired(conn: Connection, limit: int, now: datetime | None) -> list[Params]:
+    """Namespace and id of workflows with a pending request whose time has passed."""
+    return await (await conn.execute(EXPIRED, {"limit": limit, "now": now})).fetchall()
+
+
+async def expire(conn: Connection, workflow_id: str, now: datetime | None) -> list[str]:
+    """End a workflow's requests whose time has passed; returns their ids."""
+    found = await conn.execute(EXPIRE, {"workflow": workflow_id, "now": now})
+    return [row["approval_id"] for row in await found.fetchall()]

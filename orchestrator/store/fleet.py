@@ -72,3 +72,12 @@ async def gone(conn: Connection, worker_id: str) -> None:
 async def live(conn: Connection, within: float) -> list[Params]:
     """Workers seen within so many seconds."""
     return await (await conn.execute(LIVE, {"within": within})).fetchall()
+
+
+# Workers that have not been seen for long.
+BURY = "DELETE FROM keyturn.workers WHERE seen_at < now() - make_interval(hours => %(hours)s)"
+
+
+async def bury(conn: Connection, hours: int) -> int:
+    """Forget workers not seen for so many hours; returns how many."""
+    return (await conn.execute(BURY, {"hours": hours})).rowcount

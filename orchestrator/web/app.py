@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from importlib.metadata import version
 from typing import Any
 
@@ -44,7 +44,7 @@ def create_app(settings: Settings, *, context: Context | None = None, clock: Clo
     parts = Parts(settings, context, Keyring(context), hub, telemetry, Counting(context, telemetry))
 
     @contextlib.asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
         if owned:
             # Not waited for: a process that starts before its database answers 503 until that is there.
             await parts.context.db.pool.open()

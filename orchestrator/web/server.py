@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import sys
 from collections.abc import Generator
-from typing import Final
+from typing import ClassVar, Final
 
 import uvicorn
 from fastapi import FastAPI
 
+from orchestrator.core.errors import Fault
 from orchestrator.web.app import stop_streams
 
 # After that the requests that still run are cut off; live streams end at once.
@@ -23,15 +25,28 @@ _BACKLOG: Final = 2048
 
 
 class _Server(uvicorn.Server):
-    """A server that leaves the process's signals alone."""
+    """A server that leaves the process's signals alone, and says when it has started."""
+
+    def __init__(self, config: uvicorn.Config, started: asyncio.Event) -> None:
+        super().__init__(config)
+        self._has_started = started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._has_started.set()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
         yield
 
 
-async def serve(app: FastAPI, listener: socket.socket, stop: asyncio.Event) -> None:
-    """Serve `app` on a bound socket until `stop` is set; then finish what has begun and return."""
+async def serve(
+    app: FastAPI, listener: socket.socket, stop: asyncio.Event, started: asyncio.Event | None = None
+) -> None:
+    """Serve `app` on a bound socket until `stop` is set; then finish what has begun and return.
+
+    `started` is set once requests are taken.
+    """
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -41,7 +56,7 @@ async def serve(app: FastAPI, listener: socket.socket, stop: asyncio.Event) -> N
         timeout_graceful_shutdown=_GRACE_SECONDS,
         backlog=_BACKLOG,
     )
-    server = _Server(config)
+    server = _Server(config, started or asyncio.Event())
 
     async def stopping() -> None:
         await stop.wait()
@@ -55,18 +70,32 @@ async def serve(app: FastAPI, listener: socket.socket, stop: asyncio.Event) -> N
         watching.cancel()
 
 
+class AddressInUse(Fault):
+    """Nothing can listen on the address that was asked for."""
+
+    code: ClassVar[str] = "address_in_use"
+    title: ClassVar[str] = "The address cannot be used"
+
+
 def bind(host: str, port: int) -> socket.socket:
-    """A socket bound to the address, port 0 for any free one; raises OSError when it is taken."""
+    """A socket bound to the address, port 0 for any free one; raises AddressInUse."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
-        # Windows takes this option for leave to share the port with another process.
-        if hasattr(socket, "SO_EXCLUSIVEADDRUSE"):
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
-        else:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Windows takes SO_REUSEADDR for leave to share the port with another process.
+        option = "SO_EXCLUSIVEADDRUSE" if sys.platform == "win32" else "SO_REUSEADDR"
+        listener.setsockopt(socket.SOL_SOCKET, int(getattr(socket, option)), 1)
         listener.bind((host, port))
-    except BaseException:
+    except OSError as error:
         listener.close()
-        raise
+        said = error.strerror or error
+        raise AddressInUse(f"cannot listen on {host}:{port}: {said}. Choose another port with --port.") from None
     return listener
+
+
+def address(listener: socket.socket) -> str:
+    """The URL under which this machine reaches what listens there."""
+    host, port = listener.getsockname()[:2]
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
+        host = "127.0.0.1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

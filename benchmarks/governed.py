@@ -1,0 +1,111 @@
+"""Keyturn doing everything in this process: submit, lease, assess, pause, vote, run, complete, with the real worker."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from orchestrator.config import load_governance
+from orchestrator.core.model import Status
+from orchestrator.engine.catalog import Catalog, load_catalog
+from orchestrator.service import approvals, identity, workflows
+from orchestrator.service.context import Caller, Context
+from orchestrator.settings import Settings, load_settings
+from orchestrator.store.db import Database
+from orchestrator.wire import ApproveRequest, PersonRequest, SubmitRequest
+from orchestrator.worker import Worker
+
+from benchmarks.graph import STARTED, payload
+
+_APP = Path(__file__).parent / "langgraph.json"
+_RITA = Caller("default", "rita", frozenset({"submit", "read"}))
+_TARA = Caller("default", "tara", frozenset({"read", "decide"}))
+_ROOT = Caller("default", "root", frozenset({"admin"}))
+_PEOPLE = (PersonRequest(person="rita", roles=[]), PersonRequest(person="tara", roles=["team_lead"]))
+
+
+class Governed:
+    """Use cases and a worker on one database, driven in process."""
+
+    name = "keyturn"
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._settings: Settings = load_settings(database_url=url, app=_APP)
+        self._ended: defaultdict[str, asyncio.Queue[Status]] = defaultdict(asyncio.Queue)
+        self._ctx: Context | None = None
+
+    @property
+    def _context(self) -> Context:
+        assert self._ctx is not None
+        return self._ctx
+
+    @contextlib.asynccontextmanager
+    async def working(self) -> AsyncIterator[None]:
+        """Pool and worker at work while the block runs."""
+        governance = load_governance(self._settings.config_dir)
+        db = Database(self._url, max_size=self._settings.pool_max)
+        await db.open()
+        self._ctx = Context(db, governance)
+        try:
+            for person in _PEOPLE:
+                await identity.put_person(self._ctx, _ROOT, person)
+            async with load_catalog(self._settings.app, governance.rules.gates) as catalog:
+                async with self._worker(catalog):
+                    yield
+        finally:
+            await db.close()
+
+    @contextlib.asynccontextmanager
+    async def _worker(self, catalog: Catalog) -> AsyncIterator[None]:
+        worker = Worker(self._context, catalog, self._settings, on_end=self._told)
+        await worker.announce_graphs()
+        stop = asyncio.Event()
+        task = asyncio.create_task(worker.run(stop))
+        try:
+            yield
+        finally:
+            stop.set()
+            await task
+
+    def _told(self, workflow_id: str, status: Status) -> None:
+        self._ended[workflow_id].put_nowait(status)
+
+    async def one(self, lane: int) -> None:
+        """The whole life of one workflow."""
+        del lane
+        workflow_id = await self.asked(uuid.uuid4().hex)
+        await self.approve(workflow_id)
+        await self.completed(workflow_id)
+
+    async def decided_to_next(self) -> float:
+        """Seconds from the answered decision to the first line of the next node, on an otherwise idle system."""
+        job = uuid.uuid4().hex
+        workflow_id = await self.asked(job)
+        # The pause is committed; what it rang has settled as well before the decision is made.
+        await asyncio.sleep(0.02)
+        await self.approve(workflow_id)
+        decided = time.monotonic()
+        await self.completed(workflow_id)
+        return STARTED[job] - decided
+
+    async def asked(self, job: str) -> str:
+        """Submit, and wait until the workflow waits for its approval."""
+        request = SubmitRequest(graph="change", input={"job": job, "payload": payload(), "log": []})
+        workflow_id = (await workflows.submit(self._context, _RITA, request)).workflow_id
+        assert await self._ended[workflow_id].get() is Status.WAITING
+        return workflow_id
+
+    async def approve(self, workflow_id: str) -> None:
+        """Vote."""
+        await approvals.approve(self._context, _TARA, workflow_id, ApproveRequest(justification="looks right"))
+
+    async def completed(self, workflow_id: str) -> None:
+        """Wait for the end."""
+        assert await self._ended[workflow_id].get() is Status.COMPLETED
+        del self._ended[workflow_id]

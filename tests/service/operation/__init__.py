@@ -1,0 +1,1 @@
+"""The operation graph: the shipped runbooks, and steps that were cut short."""
