@@ -49,6 +49,8 @@ _PARAMETERS: Final = {
     "max_connections": "100",
     "listen_addresses": _HOST,
     "unix_socket_directories": "",
+    # The server's user and our schema share a name: without this, a table made by hand would land in our schema.
+    "search_path": "public",
     "timezone": "UTC",
     "log_timezone": "UTC",
     "jit": "off",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -95,7 +95,7 @@ class Keyturn:
         return [event.type for event in page.events]
 
     @contextlib.asynccontextmanager
-    async def working(self, **overrides: object) -> AsyncIterator[Worker]:
+    async def working(self, **overrides: object) -> AsyncGenerator[Worker]:
         """A worker, running while the block runs."""
         worker = Worker(self.ctx, self.catalog, self.settings.model_copy(update=overrides))
         stop = asyncio.Event()
@@ -110,7 +110,7 @@ class Keyturn:
 @contextlib.asynccontextmanager
 async def running(
     database_url: str, *, app: Path = APPS / "langgraph.json", config: Path | None = None, **overrides: object
-) -> AsyncIterator[Keyturn]:
+) -> AsyncGenerator[Keyturn]:
     """A Keyturn on `database_url` with the people of PEOPLE; `overrides` are settings."""
     settings = load_settings(
         database_url=database_url, app=app, config_dir=config, **{"lease_seconds": 3.0, **overrides}

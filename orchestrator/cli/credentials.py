@@ -52,7 +52,8 @@ class Target:
 
 def find_target(url: str | None, profile: str | None, environment: Mapping[str, str] = os.environ) -> Target:
     """The server to talk to. A key is sent only to the server it was made for; raises UsageError."""
-    key = environment.get("KEYTURN_KEY") or None
+    # A key read from a file often ends in a line break.
+    key = environment.get("KEYTURN_KEY", "").strip() or None
     chosen = _profile(profile, environment)
     if chosen is not None and url is None:
         return Target(chosen.url, key or chosen.key, chosen.source)

@@ -7,7 +7,7 @@ from typing import Annotated, cast
 import typer
 
 from orchestrator.cli.credentials import UsageError
-from orchestrator.cli.output import Column, Output, ago
+from orchestrator.cli.output import Column, Output, ago, complain
 from orchestrator.cli.session import (
     REFUSED,
     ApprovalId,
@@ -175,7 +175,8 @@ def _pending_one(session: Session, workflow_id: str) -> ApprovalRecord:
     if ended:
         # What was decided last: the server says how, and who did it.
         return ended[-1]
-    raise UsageError(f"{workflow_id} is {found.status} and waits for nothing")
+    complain(f"{workflow_id} is {found.status} and waits for nothing")
+    raise typer.Exit(REFUSED)
 
 
 def _show_decided(output: Output, decided: Decided) -> None:

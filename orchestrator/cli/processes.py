@@ -101,7 +101,7 @@ async def _work(settings: Settings) -> None:
         worker_context(settings) as context,
         load_catalog(settings.app, context.governance.rules.gates) as catalog,
     ):
-        running = Worker(context, catalog, settings)
+        running = Worker(context, catalog, settings, watched=True)
         typer.echo(f"Keyturn's worker {running.worker_id} runs {', '.join(sorted(catalog.entries))}")
         await running.run(stop_on_signals())
 

@@ -37,6 +37,8 @@ class Line:
     new_blobs: dict[tuple[str, str], BlobRow] = field(default_factory=dict[tuple[str, str], BlobRow])
     new_writes: dict[tuple[str, str, int], WriteRow] = field(default_factory=dict[tuple[str, str, int], WriteRow])
     persisted_id: str | None = None
+    # Its channels are rebuilt from the writes of earlier checkpoints, so none of these is superseded.
+    rebuilt: bool = False
 
     @classmethod
     def loaded(cls, thread_id: str, ns: str, row: Row) -> Line:

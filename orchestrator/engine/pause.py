@@ -65,7 +65,8 @@ def plan(lease: Lease, rules: RiskRules, interrupts: Iterable[Interrupt], situat
         rows += made
     waiting = bool(situation.waiting) or any(row["state"] == ApprovalState.PENDING for row in rows)
     denied = [row for row in rows if row["state"] == ApprovalState.REJECTED and row["on_reject"] == "cancel"]
-    resume = {key: write(dialect, [settled_of(row) for row in made]) for key, (dialect, made) in by_interrupt.items()}
+    settled = {} if waiting or denied else by_interrupt
+    resume = {key: write(dialect, [settled_of(row) for row in made]) for key, (dialect, made) in settled.items()}
     return Pause(
         rows=rows,
         events=[event for row in rows for event in _events(row)],

@@ -18,6 +18,7 @@ from langgraph.checkpoint.base import (
     Checkpoint,
     CheckpointMetadata,
     CheckpointTuple,
+    DeltaChannelHistory,
     get_checkpoint_id,
     get_serializable_checkpoint_metadata,
 )
@@ -31,6 +32,8 @@ from orchestrator.store.db import Database
 _BRANCH, _JOIN, _TASKS = "branch:to:", "join:", "__pregel_tasks"
 _START, _INTERRUPT, _ERROR, _RESUME = "__start__", "__interrupt__", "__error__", "__resume__"
 _CONTROL = frozenset((_INTERRUPT, _ERROR, _RESUME, "__error_source_node__"))
+# What LangGraph notes on a checkpoint whose channels are rebuilt from the writes of earlier ones (`DeltaChannel`).
+_DELTA = "counters_since_delta_snapshot"
 # How a task's path is written: a node of the graph, and a task called from inside of one (the functional interface).
 _PULL, _CALL = "~__pregel_pull, ", "~__pregel_push, ~"
 _NEWEST = "WHERE thread_id = %s AND checkpoint_ns = %s ORDER BY checkpoint_id DESC LIMIT 1"
@@ -102,7 +105,8 @@ class BarrierSaver(AsyncPostgresSaver):
     """A saver that commits at barriers, through `commit`.
 
     `pure` names the nodes without effects. `keep_all` writes every checkpoint at once (graphs that ask for their full
-    history, or whose channels are rebuilt from it). `fresh` says that the thread has no checkpoint yet.
+    history). Where channels are rebuilt from earlier checkpoints, those are kept too, each written at the next barrier.
+    `fresh` says that the thread has no checkpoint yet.
     """
 
     def __init__(
@@ -192,6 +196,13 @@ class BarrierSaver(AsyncPostgresSaver):
         async for found in super().alist(config, filter=filter, before=before, limit=limit):
             yield found
 
+    async def aget_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """As the stock saver, after a barrier: a channel's history is read from the tables."""
+        await self.barrier()
+        return await super().aget_delta_channel_history(config=config, channels=channels)
+
     async def adelete_thread(self, thread_id: str) -> None:
         """As the stock saver; what was buffered of the thread is gone too."""
         for key in [key for key in self._lines if key[0] == thread_id]:
@@ -216,7 +227,9 @@ class BarrierSaver(AsyncPostgresSaver):
         """Buffer the checkpoint; raise a barrier if an effect is behind and another may be ahead."""
         line = await self._line(config)
         kept = get_serializable_checkpoint_metadata(config, metadata)
-        line.put(self.serde, get_checkpoint_id(config), checkpoint, kept, new_versions, keep_all=self._keep_all)
+        line.rebuilt = line.rebuilt or _DELTA in kept
+        keep_all = self._keep_all or line.rebuilt
+        line.put(self.serde, get_checkpoint_id(config), checkpoint, kept, new_versions, keep_all=keep_all)
         ahead = next_nodes(checkpoint)
         if not line.ns:
             self.progress.advanced = True

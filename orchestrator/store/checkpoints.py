@@ -113,19 +113,33 @@ async def write(conn: Connection, thread_id: str, batch: Batch) -> None:
     )
 
 
-# Whether a batch is stored already: its newest checkpoint, or one of its pending writes, is there.
-CONTAINS = """
+# Whether a checkpoint is stored, or a task's write with exactly this content.
+HAS_CHECKPOINT = """
 SELECT EXISTS (SELECT 1 FROM langgraph.checkpoints
-                WHERE thread_id = %(thread)s AND checkpoint_ns = %(ns)s AND checkpoint_id = %(id)s)
-       AS stored
+                WHERE thread_id = %(thread)s AND checkpoint_ns = %(ns)s AND checkpoint_id = %(id)s) AS stored
+"""
+HAS_WRITE = """
+SELECT EXISTS (SELECT 1 FROM langgraph.checkpoint_writes
+                WHERE thread_id = %(thread)s AND checkpoint_ns = %(ns)s AND checkpoint_id = %(id)s
+                  AND task_id = %(task)s AND idx = %(idx)s AND blob = %(blob)s) AS stored
 """
 
 
 async def contains(conn: Connection, thread_id: str, batch: Batch) -> bool:
-    """Whether `batch` was stored by an attempt whose reply was lost. A batch without a checkpoint says no."""
-    if not batch.checkpoints:
+    """Whether `batch` was stored by an attempt whose reply was lost. A batch is stored whole or not at all."""
+    if batch.checkpoints:
+        row = batch.checkpoints[-1]
+        found = await conn.execute(HAS_CHECKPOINT, {"thread": thread_id, "ns": row.ns, "id": row.checkpoint_id})
+    elif batch.writes:
+        last = batch.writes[-1]
+        found = await conn.execute(
+            HAS_WRITE,
+            {
+                "thread": thread_id, "ns": last.ns, "id": last.checkpoint_id, "task": last.task_id, "idx": last.idx,
+                "blob": last.blob,
+            },
+        )  # fmt: skip
+    else:
         return False
-    last = batch.checkpoints[-1]
-    found = await conn.execute(CONTAINS, {"thread": thread_id, "ns": last.ns, "id": last.checkpoint_id})
-    row = await found.fetchone()
-    return bool(row and row["stored"])
+    answer = await found.fetchone()
+    return bool(answer and answer["stored"])

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 
 from orchestrator.core.model import Level, Route
 from orchestrator.service import approvals, explain
-from orchestrator.web.auth import Ctx, Who
+from orchestrator.web.auth import Ctx, Decider, Reader
 from orchestrator.web.workflows import Exact, IdempotencyKey
 from orchestrator.wire import (
     AnswerRequest,
@@ -29,7 +29,7 @@ router = APIRouter(tags=["approvals"])
 @router.get("/workflows/pending")
 async def pending(
     ctx: Ctx,
-    who: Who,
+    who: Reader,
     *,
     risk: Level | None = None,
     route: Route | None = None,
@@ -43,7 +43,7 @@ async def pending(
 
 @router.post("/workflows/{workflow_id}/approve")
 async def approve(
-    ctx: Ctx, who: Who, workflow_id: str, body: ApproveRequest | None = None, idempotency_key: IdempotencyKey = None
+    ctx: Ctx, who: Decider, workflow_id: str, body: ApproveRequest | None = None, idempotency_key: IdempotencyKey = None
 ) -> Decided:
     """Vote for the workflow's pending approval; with several, `approval_id` is needed."""
     return await approvals.approve(ctx, who, workflow_id, body or ApproveRequest(), idempotency_key)
@@ -51,21 +51,21 @@ async def approve(
 
 @router.post("/workflows/{workflow_id}/reject")
 async def reject(
-    ctx: Ctx, who: Who, workflow_id: str, body: RejectRequest | None = None, idempotency_key: IdempotencyKey = None
+    ctx: Ctx, who: Decider, workflow_id: str, body: RejectRequest | None = None, idempotency_key: IdempotencyKey = None
 ) -> Decided:
     """Vote against the workflow's pending approval; with several, `approval_id` is needed."""
     return await approvals.reject(ctx, who, workflow_id, body or RejectRequest(), idempotency_key)
 
 
 @router.get("/approvals/{approval_id}")
-async def get(ctx: Ctx, who: Who, approval_id: str) -> ApprovalRecord:
+async def get(ctx: Ctx, who: Reader, approval_id: str) -> ApprovalRecord:
     """An approval whole."""
     return await approvals.get(ctx, who, approval_id)
 
 
 @router.post("/approvals/{approval_id}/votes")
 async def vote(
-    ctx: Ctx, who: Who, approval_id: str, body: VoteRequest, idempotency_key: IdempotencyKey = None
+    ctx: Ctx, who: Decider, approval_id: str, body: VoteRequest, idempotency_key: IdempotencyKey = None
 ) -> Decided:
     """Vote on this approval."""
     return await approvals.vote(ctx, who, approval_id, body, idempotency_key)
@@ -73,19 +73,19 @@ async def vote(
 
 @router.post("/approvals/{approval_id}/answer")
 async def answer(
-    ctx: Ctx, who: Who, approval_id: str, body: AnswerRequest, idempotency_key: IdempotencyKey = None
+    ctx: Ctx, who: Decider, approval_id: str, body: AnswerRequest, idempotency_key: IdempotencyKey = None
 ) -> Decided:
     """Answer this question."""
     return await approvals.answer(ctx, who, approval_id, body, idempotency_key)
 
 
 @router.get("/approvals/{approval_id}/explain")
-async def explain_approval(ctx: Ctx, who: Who, approval_id: str, person: Exact = None) -> Explanation:
+async def explain_approval(ctx: Ctx, who: Reader, approval_id: str, person: Exact = None) -> Explanation:
     """Why this approval is needed, who can decide it, and why `person` cannot."""
     return await explain.approval(ctx, who, approval_id, person)
 
 
 @router.post("/policy/explain")
-async def explain_action(ctx: Ctx, who: Who, body: ExplainRequest) -> Explanation:
+async def explain_action(ctx: Ctx, who: Reader, body: ExplainRequest) -> Explanation:
     """What the rules would say of an action; nothing is written."""
     return await explain.action(ctx, who, body)

@@ -5,6 +5,7 @@ Identity is never taken from a body, a cookie or an address.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 from fastapi import Depends, Request, Security
@@ -48,6 +49,19 @@ async def context(request: Request) -> Context:
     return (await parts_of(request)).context
 
 
-Who = Annotated[Caller, Depends(authenticated)]
+def permitted(permission: str) -> Callable[[Caller], Awaitable[Caller]]:
+    """A dependency: the caller, whose credential must carry `permission`. The service checks it once more."""
+
+    async def check(who: Annotated[Caller, Depends(authenticated)]) -> Caller:
+        who.need(permission)
+        return who
+
+    return check
+
+
+Submitter = Annotated[Caller, Depends(permitted("submit"))]
+Reader = Annotated[Caller, Depends(permitted("read"))]
+Decider = Annotated[Caller, Depends(permitted("decide"))]
+Admin = Annotated[Caller, Depends(permitted("admin"))]
 Ctx = Annotated[Context, Depends(context)]
 Using = Annotated[Parts, Depends(parts_of)]

@@ -18,7 +18,7 @@ from fastapi.sse import format_sse_event
 from orchestrator.core.errors import InvalidInput, Unauthenticated, Unavailable
 from orchestrator.service import workflows
 from orchestrator.service.context import Caller
-from orchestrator.web.auth import Presented, Using, Who
+from orchestrator.web.auth import Presented, Reader, Using
 from orchestrator.web.parts import Parts
 from orchestrator.wire import EventPage, EventRecord
 
@@ -41,7 +41,7 @@ Limit = Annotated[int, Query(ge=1, le=1000, description="Most events of a JSON p
 async def events(
     request: Request,
     parts: Using,
-    who: Who,
+    who: Reader,
     presented: Presented,
     *,
     workflow_id: str,

@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 
 from orchestrator.core.model import Level, Status
 from orchestrator.service import workflows
-from orchestrator.web.auth import Ctx, Who
+from orchestrator.web.auth import Ctx, Reader, Submitter
 from orchestrator.web.drawing import mermaid, svg
 from orchestrator.wire import (
     CancelRequest,
@@ -38,7 +38,7 @@ Exact = Annotated[str | None, Query(min_length=1, max_length=200)]
 
 @router.post("/workflows", status_code=201, responses={200: {"model": Submitted, "description": "Sent before"}})
 async def submit(
-    ctx: Ctx, who: Who, body: SubmitRequest, response: Response, idempotency_key: IdempotencyKey = None
+    ctx: Ctx, who: Submitter, body: SubmitRequest, response: Response, idempotency_key: IdempotencyKey = None
 ) -> Submitted:
     """Submit a workflow. It is durable when this answers."""
     submitted = await workflows.submit(ctx, who, body, idempotency_key)
@@ -51,7 +51,7 @@ async def submit(
 @router.get("/workflows")
 async def page(
     ctx: Ctx,
-    who: Who,
+    who: Reader,
     *,
     status: Status | None = None,
     graph: Exact = None,
@@ -68,25 +68,25 @@ async def page(
 
 
 @router.get("/workflows/{workflow_id}")
-async def get(ctx: Ctx, who: Who, workflow_id: str) -> WorkflowRecord:
+async def get(ctx: Ctx, who: Reader, workflow_id: str) -> WorkflowRecord:
     """A workflow whole."""
     return await workflows.get(ctx, who, workflow_id)
 
 
 @router.get("/workflows/{workflow_id}/status")
-async def status(ctx: Ctx, who: Who, workflow_id: str) -> WorkflowStatus:
+async def status(ctx: Ctx, who: Reader, workflow_id: str) -> WorkflowStatus:
     """The short status, with its approvals and latest events."""
     return await workflows.status(ctx, who, workflow_id)
 
 
 @router.post("/workflows/{workflow_id}/cancel")
-async def cancel(ctx: Ctx, who: Who, workflow_id: str, body: CancelRequest | None = None) -> Changed:
+async def cancel(ctx: Ctx, who: Submitter, workflow_id: str, body: CancelRequest | None = None) -> Changed:
     """Cancel a workflow that is queued, running or waiting."""
     return await workflows.cancel(ctx, who, workflow_id, body.reason if body else "")
 
 
 @router.post("/workflows/{workflow_id}/retry")
-async def retry(ctx: Ctx, who: Who, workflow_id: str) -> Changed:
+async def retry(ctx: Ctx, who: Submitter, workflow_id: str) -> Changed:
     """Let a failed workflow go on from its last checkpoint."""
     return await workflows.retry(ctx, who, workflow_id)
 
@@ -98,7 +98,7 @@ async def retry(ctx: Ctx, who: Who, workflow_id: str) -> Changed:
 )
 async def graph(
     ctx: Ctx,
-    who: Who,
+    who: Reader,
     workflow_id: str,
     format: Literal["mermaid", "svg", "json"] = "json",  # noqa: A002 - the query's name
 ) -> Response:

@@ -26,6 +26,7 @@ class Effect:
     what: str
     pid: int
     taken: bool
+    at: float
 
     @property
     def workflow_id(self) -> str:
@@ -52,7 +53,7 @@ class Target:
             taken = True
         except FileExistsError:
             taken = False
-        self._append("calls", json.dumps([key, what, os.getpid(), taken]))
+        self._append("calls", json.dumps([key, what, os.getpid(), taken, time.time()]))
         return taken
 
     def mark(self, line: str) -> None:
@@ -111,7 +112,11 @@ class Target:
 
     async def until(self, line: str, times: int = 1, seconds: float = 20.0) -> None:
         """Wait until a mark was made `times` times."""
+        await self.until_any(line, times=times, seconds=seconds)
+
+    async def until_any(self, *beginnings: str, times: int = 1, seconds: float = 20.0) -> None:
+        """Wait until marks that begin with one of these were made `times` times."""
         end = time.monotonic() + seconds
-        while (found := self.marks().count(line)) < times:
-            assert time.monotonic() < end, f"{line!r} seen {found} times, not {times}, in {self.marks()}"
+        while (found := sum(line.startswith(beginnings) for line in self.marks())) < times:
+            assert time.monotonic() < end, f"{beginnings} seen {found} times, not {times}, in {self.marks()}"
             await asyncio.sleep(_POLL)

@@ -34,17 +34,25 @@ class Scene:
 
     db: Database
     happened: list[str] = field(default_factory=list)
+    changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     def saver(self, **settings: Any) -> BarrierSaver:
         async def commit(thread_id: str, batch: Batch, progress: Progress) -> None:
             async with self.db.transaction() as conn:
                 await checkpoints.write(conn, thread_id, batch)
             self.happened.append("commit")
+            async with self.changed:
+                self.changed.notify_all()
 
         return BarrierSaver(self.db, commit, pure=PURE_NODES, **settings)
 
-    def node(self, name: str) -> Callable[[State], State]:
-        def run(state: State) -> State:
+    async def committed(self, times: int) -> None:
+        """Wait until there were that many commits."""
+        async with asyncio.timeout(10), self.changed:
+            await self.changed.wait_for(lambda: self.happened.count("commit") >= times)
+
+    def node(self, name: str) -> Callable[[Any], dict[str, Any]]:
+        def run(state: Any) -> dict[str, Any]:
             self.happened.append(name)
             return {"log": [name]}
 
@@ -111,3 +119,129 @@ async def test_a_completed_node_with_effects_is_committed_before_the_next_one_st
     await drive(graph, scene.saver(), {"log": []})
     assert scene.happened == ["first", "commit", "second", "commit", "third"]
     assert seen == [(1, ["first"])]
+
+
+async def parents(scene: Scene) -> dict[str, str | None]:
+    async with scene.db.connection() as conn:
+        found = await conn.execute("SELECT checkpoint_id, parent_checkpoint_id FROM langgraph.checkpoints")
+        return {row["checkpoint_id"]: row["parent_checkpoint_id"] for row in await found.fetchall()}
+
+
+async def test_superseded_checkpoints_are_not_written_unless_the_full_history_is_asked_for(scene: Scene) -> None:
+    names = ("look", "think", "act", "last")
+    graph = chain({name: scene.node(name) for name in names})
+    newest = scene.saver()
+    await drive(graph, newest, {"log": []}, "newest")
+    await newest.barrier()
+    found = await parents(scene)
+    assert len(found) == 2, "one at the barrier between the two effects, one at the end"
+    assert {parent for parent in found.values() if parent} < set(found), "a parent that is named is there"
+    blobs = await scene.rows("blobs")
+
+    full = scene.saver(keep_all=True)
+    await drive(graph, full, {"log": []}, "full")
+    found = await parents(scene)
+    assert len(found) == 2 + len(names) + 2
+    assert {parent for parent in found.values() if parent} < set(found)
+    assert blobs < await scene.rows("blobs") - blobs
+    steps = [one.metadata["step"] async for one in full.alist({"configurable": {"thread_id": "full"}})]
+    assert steps == [4, 3, 2, 1, 0, -1]
+
+
+async def test_a_subgraph_goes_on_from_its_own_uncommitted_checkpoint(scene: Scene) -> None:
+    def choose(state: State) -> str:
+        scene.happened.append("choose")
+        return "think"
+
+    def think(state: State) -> State:
+        return {"log": [f"think:{interrupt('go on?')}"]}
+
+    builder = StateGraph(State)
+    builder.add_node("think", think)
+    builder.add_conditional_edges(START, choose, ["think"])
+    graph = chain({"inner": builder.compile()})
+    saver = scene.saver()
+    paused = await drive(graph, saver, {"log": []})
+    (asked,) = paused.interrupts
+    done = await drive(graph, saver, Command(resume={asked.id: "yes"}))
+    assert done.value["log"] == ["think:yes"]
+    assert scene.happened == ["choose"], "it neither began anew nor was it committed in between"
+
+
+async def test_a_node_that_changes_its_input_in_place_does_not_change_what_was_recorded(scene: Scene) -> None:
+    def produce(state: State) -> State:
+        return {"items": ["recorded"]}
+
+    def meddle(state: State) -> State:
+        state["items"].append("meddled")
+        return {"number": 1}
+
+    saver = scene.saver()
+    await drive(chain({"look": produce, "think": meddle}), saver, {"items": []})
+    await saver.barrier()
+    other = scene.saver()
+    found = await other.aget_tuple({"configurable": {"thread_id": "t", "checkpoint_ns": ""}})
+    assert found is not None
+    assert found.checkpoint["channel_values"]["items"] == ["recorded"]
+    assert found.checkpoint["channel_values"]["number"] == 1
+
+
+def fan_out(work: Any, after: Any) -> Any:
+    builder = StateGraph(State)
+    builder.add_node("look", lambda state: {})
+    builder.add_node("work", work)
+    builder.add_node("after", after)
+    builder.add_edge(START, "look")
+    builder.add_conditional_edges("look", lambda state: [Send("work", {"number": n}) for n in range(3)], ["work"])
+    builder.add_edge("work", "after")
+    builder.add_edge("after", END)
+    return builder.compile()
+
+
+async def test_parallel_tasks_are_all_committed_before_what_follows_them(scene: Scene) -> None:
+    async def work(state: State) -> State:
+        scene.happened.append(f"work {state['number']}")
+        return {"log": [f"work {state['number']}"]}
+
+    saver = scene.saver()
+    await drive(fan_out(work, scene.node("after")), saver, {"log": []})
+    assert sorted(scene.happened[:3]) == ["work 0", "work 1", "work 2"]
+    assert scene.happened[3:] == ["commit", "after"]
+
+
+async def test_a_finished_parallel_task_does_not_wait_long_for_its_siblings(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.engine.saver._LINGER", 0.0)
+    seen: list[int] = []
+
+    async def work(state: State) -> State:
+        await scene.committed(state["number"])
+        seen.append(await scene.rows("writes"))
+        return {"log": [str(state["number"])]}
+
+    await drive(fan_out(work, scene.node("after")), scene.saver(), {"log": []})
+    assert seen[0] == 0
+    assert 0 < seen[1] < seen[2], "each went on only when the one before it was in the table"
+
+
+async def test_each_task_of_the_functional_interface_is_committed_while_its_entrypoint_still_runs(
+    scene: Scene,
+) -> None:
+    seen: list[int] = []
+
+    @task
+    async def step(number: int) -> int:
+        seen.append(await scene.rows("writes"))
+        return number * 2
+
+    @entrypoint()
+    async def flow(number: int) -> int:
+        once = await step(number)
+        await scene.committed(1)
+        return await step(once)
+
+    done = await drive(flow, scene.saver(), 3)
+    assert done.value == 12
+    assert seen[0] == 0
+    assert seen[1] > 0

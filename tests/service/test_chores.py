@@ -12,8 +12,8 @@ from tests.harness import Keyturn
 async def test_retention_forgets_old_idempotency_keys_and_long_dead_workers(keyturn: Keyturn) -> None:
     async with keyturn.ctx.db.connection() as conn:
         await conn.execute(
-            "INSERT INTO keyturn.idempotency_keys VALUES"
-            " ('default', 'rita', 'old', '', 'x', now() - interval '8 days'), ('default', 'rita', 'new', '', 'x', now())"
+            "INSERT INTO keyturn.idempotency_keys SELECT 'default', 'rita', key, '', 'x', now() - age"
+            " FROM (VALUES ('old', interval '8 days'), ('new', interval '0')) AS keys (key, age)"
         )
         await conn.execute(
             "INSERT INTO keyturn.workers (worker_id, host, pid, capacity, graphs, seen_at)"
