@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from orchestrator.chores import app as chores
-from orchestrator.core.errors import KeyturnError, LeaseLost, Poisoned, Unavailable
+from orchestrator.core.errors import LeaseLost, Poisoned, Unavailable
 from orchestrator.core.model import Status
 from orchestrator.engine.catalog import Catalog
 from orchestrator.engine.lease import Lease
@@ -119,7 +119,8 @@ class Worker:
             except (Unavailable, OSError) as error:
                 log.warning("the database is away: %s", error)
                 await asyncio.sleep(_OUTAGE_PAUSE)
-            except KeyturnError:
+            except Exception:
+                # Whatever it was: a loop that ended would leave a worker that looks alive and does nothing.
                 log.exception("a worker loop failed and goes on")
                 await asyncio.sleep(_OUTAGE_PAUSE)
             if pause:
@@ -143,8 +144,10 @@ class Worker:
                 self._start(lease)
             if len(leases) and len(self._running) < self.settings.worker_concurrency:
                 return
+        # Not wait_for: in Python 3.11 it swallows a cancellation that arrives together with the wake-up.
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), _POLL)
+            async with asyncio.timeout(_POLL):
+                await self._wake.wait()
         self._wake.clear()
 
     def _start(self, lease: Lease) -> None:

@@ -14,7 +14,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
 
-from langgraph.channels.delta import DeltaChannel
 from langgraph.graph import StateGraph
 from langgraph.pregel import Pregel
 
@@ -31,7 +30,9 @@ Gates = Mapping[str, Mapping[str, Gate]]
 
 @dataclass(frozen=True, slots=True)
 class GraphEntry:
-    """One graph of the catalog. `topology` is `{nodes: [{id}], edges: [{source, target, conditional}]}`."""
+    """One graph of the catalog. `topology` is `{nodes: [{id}], edges: [{source, target, conditional}]}`; `types` are the
+    state types that strict msgpack may load.
+    """
 
     name: str
     graph: AnyGraph
@@ -40,12 +41,13 @@ class GraphEntry:
     topology: dict[str, object]
     pure: frozenset[str]
     stops: Stops
+    types: frozenset[tuple[str, ...]]
     keep_all: bool
     max_running: int | None
 
     def has(self, node: str) -> bool:
-        """Whether the graph has this node."""
-        return node in self.graph.nodes
+        """Whether the graph has this node. The start is in every graph, if not as a node (functional interface)."""
+        return node == START or node in self.graph.nodes
 
 
 class Catalog:
@@ -124,9 +126,6 @@ def load_catalog(app: Path, gates: Gates) -> Catalog:
 def _entry(name: str, graph: AnyGraph, governed: AnyGraph, chosen: GraphOptions, source: str) -> GraphEntry:
     topology = _topology(graph)
     digest = hashlib.sha256(f"{canonical_json(topology)}\n{source}".encode()).hexdigest()[:12]
-    rebuilt = any(
-        isinstance(channel, DeltaChannel) for channel in cast("Mapping[str, object]", graph.channels).values()
-    )
     return GraphEntry(
         name=name,
         graph=governed,
@@ -135,7 +134,8 @@ def _entry(name: str, graph: AnyGraph, governed: AnyGraph, chosen: GraphOptions,
         topology=topology,
         pure=frozenset(node for node, body in graph.nodes.items() if (body.metadata or {}).get("pure") is True),
         stops=Stops(_names(graph.interrupt_before_nodes), _names(graph.interrupt_after_nodes)),
-        keep_all=rebuilt or chosen.history == "full",
+        types=frozenset(graph._serde_allowlist or ()),  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        keep_all=chosen.history == "full",
         max_running=chosen.max_running,
     )
 

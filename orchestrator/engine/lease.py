@@ -17,6 +17,7 @@ class Decided:
 
     approval_id: str
     interrupt_id: str
+    node: str
     dialect: str
     payload: object
     settled: Settled
@@ -37,6 +38,7 @@ class Decided:
         return cls(
             settled.approval_id,
             str(row["interrupt_id"]),
+            str(row["node"]),
             str(row["dialect"]),
             row["payload"],
             settled,

@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TypeVar, cast
 
-from orchestrator.core.errors import Unavailable
+from orchestrator.core.errors import LeaseLost, Unavailable
 
 T = TypeVar("T")
 
@@ -30,3 +30,16 @@ async def until_stored(attempt: Callable[[], Awaitable[T]], patience: float = PA
                 raise
         await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 jitter, not a secret
         pause = min(pause * 2, _LONGEST)
+
+
+def fault_within(error: BaseException) -> LeaseLost | Unavailable | None:
+    """The lost lease or absent database behind an exception that a graph or its framework wrapped."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, LeaseLost | Unavailable):
+            return seen
+        if isinstance(seen, BaseExceptionGroup):
+            inner = [fault_within(part) for part in cast("BaseExceptionGroup[BaseException]", seen).exceptions]
+            return next((part for part in inner if part is not None), None)
+        seen = seen.__cause__ or seen.__context__
+    return None

@@ -72,11 +72,14 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A thread's newest checkpoint: whether there is one, what it would run next, what it still asks (by id)."""
+    """A thread's newest checkpoint: whether there is one, what it would run next, what it still asks (by id), and
+    whether one of its tasks has finished or been given an answer since.
+    """
 
     exists: bool = False
     next_nodes: tuple[str, ...] = ()
     interrupts: Mapping[str, Interrupt] = field(default_factory=dict[str, Interrupt])
+    taken: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +125,8 @@ class BarrierSaver(AsyncPostgresSaver):
         super().__init__(conn=db.pool)
         self.progress = Progress()
         self.interrupted_nodes: dict[str, str] = {}
+        # While true nothing is committed, as what is tried may have to be forgotten.
+        self.trial = False
         self._commit = commit
         self._pure = pure | {_START}
         self._stops = stops or Stops()
@@ -200,7 +205,8 @@ class BarrierSaver(AsyncPostgresSaver):
         self, *, config: RunnableConfig, channels: Sequence[str]
     ) -> Mapping[str, DeltaChannelHistory]:
         """As the stock saver, after a barrier: a channel's history is read from the tables."""
-        await self.barrier()
+        if not self.at_stop:
+            await self.barrier()
         return await super().aget_delta_channel_history(config=config, channels=channels)
 
     async def adelete_thread(self, thread_id: str) -> None:
@@ -277,7 +283,7 @@ class BarrierSaver(AsyncPostgresSaver):
         """Commit what is buffered, if anything is."""
         async with self._writing:
             batches, progress = self._pending(), self.progress
-            if not any(batches.values()):
+            if self.trial or not any(batches.values()):
                 return
             self.progress, self._effect_since_barrier = Progress(next_nodes=progress.next_nodes), False
             try:
@@ -290,7 +296,7 @@ class BarrierSaver(AsyncPostgresSaver):
 
     def take_events(self, older_than: float) -> list[StepEvent]:
         """The noted events, if the first of them has waited for so many seconds; they are the caller's then."""
-        if not self.progress.events or self.loop.time() - self.progress.since < older_than:
+        if self.trial or not self.progress.events or self.loop.time() - self.progress.since < older_than:
             return []
         noted, self.progress.events = self.progress.events, []
         return noted
@@ -326,14 +332,17 @@ class BarrierSaver(AsyncPostgresSaver):
         if found is None:
             return Standing()
         finished: set[str] = set()
+        answered = False
         asked: dict[str, Sequence[Interrupt]] = {}
         for task_id, channel, value in found.pending_writes or ():
             if channel == _INTERRUPT:
                 asked[task_id] = cast("Sequence[Interrupt]", value)
             elif channel not in _CONTROL:
                 finished.add(task_id)
+            answered = answered or channel == _RESUME
         pending = {item.id: item for task, items in asked.items() if task not in finished for item in items}
-        return Standing(exists=True, next_nodes=next_nodes(found.checkpoint), interrupts=pending)
+        ahead = next_nodes(found.checkpoint)
+        return Standing(exists=True, next_nodes=ahead, interrupts=pending, taken=answered or bool(finished))
 
 
 def merged(batches: Batches, thread_id: str) -> Batch:

@@ -14,15 +14,14 @@ from langgraph.errors import GraphDrained, GraphRecursionError
 from langgraph.runtime import RunControl
 from langgraph.types import Command, GraphOutput
 
-from orchestrator.core.errors import ApprovalLapsed, DigestMismatch, GraphChanged, KeyturnError, LeaseLost, Unavailable
+from orchestrator.core.errors import ApprovalLapsed, GraphChanged, KeyturnError, LeaseLost, Unavailable
 from orchestrator.core.model import Status
 from orchestrator.core.risk import RiskRules
-from orchestrator.engine import pause
+from orchestrator.engine import feeding, pause
 from orchestrator.engine.catalog import GraphEntry
 from orchestrator.engine.host import SegmentHost
-from orchestrator.engine.lease import Decided, Lease
-from orchestrator.engine.payloads import write
-from orchestrator.engine.persist import until_stored
+from orchestrator.engine.lease import Lease
+from orchestrator.engine.persist import fault_within, until_stored
 from orchestrator.engine.render import to_json
 from orchestrator.engine.saver import BarrierSaver, Batches, Progress, Standing, merged
 from orchestrator.sdk.runtime import current_host
@@ -54,6 +53,10 @@ class _Fed:
     """The decisions given to the graph that no commit contains yet."""
 
     approval_ids: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+
+    def take(self, groups: feeding.Groups) -> None:
+        """These are given to the graph now."""
+        self.approval_ids = {key: [one.approval_id for one in ones] for key, ones in groups.items()}
 
     def consumed(self, standing: Standing, *, advanced: bool) -> list[str]:
         """Those the graph has taken: all once its superstep ended, else those it no longer asks about."""
@@ -88,7 +91,7 @@ class Segment:
             stops=entry.stops,
             keep_all=entry.keep_all,
             fresh=not lease.checkpointed,
-        )
+        ).with_allowlist(entry.types)
         self._saver.progress.events += self._started()
 
     async def run(self) -> Status:
@@ -105,13 +108,13 @@ class Segment:
         except GraphDrained:
             end = (await self._stopped() if self._saver.at_stop else None) or End(Status.READY)
         except Exception as error:
-            lost = _fault_within(error)
+            lost = fault_within(error)
             if lost is not None:
                 raise lost from error
             end = self._failed(error)
         finally:
             current_host.reset(token)
-        return await self._finish(end)
+        return await (self._finish_without_state(end) if self._saver.trial else self._finish(end))
 
     async def _run(self) -> End:
         feed = await self._feed()
@@ -129,18 +132,19 @@ class Segment:
             await self._decided_by_policy(planned)
             feed = Command(resume=dict(planned.resume))
 
-    async def _invoke(self, feed: object) -> GraphOutput[Any]:
-        config = {
-            "configurable": {
-                "thread_id": self.lease.workflow_id,
-                "__pregel_checkpointer": self._saver,
-                "__pregel_strict_resume": True,
-            }
-        }
+    async def _invoke(self, feed: object, interrupt_after: list[str] | None = None) -> GraphOutput[Any]:
         output: GraphOutput[Any] = await cast("Any", self._entry.graph).ainvoke(
-            feed, config, durability="sync", version="v2", control=self.control
+            feed, self._thread(), durability="sync", version="v2", control=self.control, interrupt_after=interrupt_after
         )
         return output
+
+    def _thread(self) -> dict[str, object]:
+        saver, thread_id = self._saver, self.lease.workflow_id
+        return {
+            "configurable": {
+                "thread_id": thread_id, "__pregel_checkpointer": saver, "__pregel_strict_resume": True,
+            }
+        }  # fmt: skip
 
     # What to feed
 
@@ -155,29 +159,31 @@ class Segment:
                 f"no longer has it; roll the graph back (the workflow started on {self.lease.graph_version}) and retry"
             )
             raise GraphChanged(detail, nodes=gone, version=self._entry.version)
-        by_interrupt: dict[str, list[Decided]] = {}
-        for one in self.lease.decided:
-            by_interrupt.setdefault(one.interrupt_id, []).append(one)
-        self._fed.approval_ids = {key: [one.approval_id for one in ones] for key, ones in by_interrupt.items()}
+        groups = feeding.grouped(self.lease.decided)
+        if gone := feeding.moved(groups, standing):
+            return await self._asked_again(gone)
+        self._fed.take(groups)
         stops = [one for one in self.lease.decided if one.interrupt_id.startswith(pause.BREAKPOINT)]
         if any(one.settled.decision.get("answer") == pause.STOP for one in stops):
             return End(Status.CANCELLED, reason="stopped_at_breakpoint")
-        resume = {
-            key: self._checked(ones, standing) for key, ones in by_interrupt.items() if key in standing.interrupts
-        }
+        asked = standing.interrupts
+        resume = {key: feeding.resume_value(ones, asked[key]) for key, ones in groups.items() if key in asked}
         return Command(resume=resume) if resume else None
 
-    def _checked(self, decided: Sequence[Decided], standing: Standing) -> object:
-        """The resume value of one interrupt; refuses what lapsed, and what is no longer what was decided on."""
-        first = decided[0]
-        if not pause.same_payload(standing.interrupts[first.interrupt_id].value, first.payload):
-            detail = "the graph's state changed while the request was pending: it no longer asks for what was approved"
-            raise DigestMismatch(detail, approval_id=first.approval_id)
-        for one in decided:
-            if one.lapsed:
-                detail = "the approval was not used in time and has lapsed; retry the workflow to request it anew"
-                raise ApprovalLapsed(detail, approval_id=one.approval_id)
-        return write(first.dialect, [one.settled for one in decided])
+    async def _asked_again(self, gone: feeding.Groups) -> object:
+        """The thread was changed from outside: try what it asks now, one superstep, and commit nothing of it unless it
+        is exactly what was decided on.
+        """
+        snapshot = await self._entry.graph.aget_state(cast("Any", self._thread()))
+        feeding.check_ahead(gone, snapshot.next)
+        self._saver.trial = True
+        output = await self._invoke(None, interrupt_after=list(snapshot.next))
+        found = feeding.found_again(gone, output.interrupts)
+        asked = {interrupt.id: interrupt for interrupt in output.interrupts}
+        resume = {key: feeding.resume_value(ones, asked[key]) for key, ones in found.items()}
+        self._saver.trial = False
+        self._fed.take(found)
+        return Command(resume=resume)
 
     # How it ended
 
@@ -192,8 +198,7 @@ class Segment:
 
     async def _stopped(self) -> End | None:
         """The request for leave to pass a stop the graph was compiled with; None when nothing would run next."""
-        config = {"configurable": {"thread_id": self.lease.workflow_id, "__pregel_checkpointer": self._saver}}
-        snapshot = await self._entry.graph.aget_state(cast("Any", config))
+        snapshot = await self._entry.graph.aget_state(cast("Any", self._thread()))
         if not snapshot.next:
             return None
         checkpoint = str(snapshot.config.get("configurable", {})["checkpoint_id"])
@@ -311,7 +316,12 @@ class Segment:
         return batches, progress, self._fed.consumed(standing, advanced=progress.advanced)
 
     async def _finish(self, end: End) -> Status:
-        batches, progress, delivered = await self._taken()
+        try:
+            batches, progress, delivered = await self._taken()
+        except (LeaseLost, Unavailable):
+            raise
+        except Exception as error:  # noqa: BLE001 a checkpoint that cannot be read fails its workflow, and only that
+            return await self._finish_without_state(end if end.status is Status.FAILED else self._failed(error))
         batch = merged(batches, self.lease.workflow_id)
         executed = end.status is Status.COMPLETED or (progress.effects_completed and end.status is not Status.FAILED)
 
@@ -328,9 +338,9 @@ class Segment:
         try:
             await until_stored(attempt)
         except KeyturnError as error:
-            if isinstance(error, LeaseLost | Unavailable) or end.status is Status.FAILED:
+            if isinstance(error, LeaseLost | Unavailable):
                 raise
-            return await self._finish_without_state(self._failed(error))
+            return await self._finish_without_state(end if end.status is Status.FAILED else self._failed(error))
         self._ring()
         return end.status
 
@@ -339,7 +349,7 @@ class Segment:
         return await self._finish(self._failed(error))
 
     async def _finish_without_state(self, end: End) -> Status:
-        """The state itself cannot be stored: fail with the reason, from the last checkpoint that could be."""
+        """The state cannot be stored, or not be read: fail with the reason; the last checkpoint stays as it is."""
         async with self._db.pipeline() as conn:
             await workflows.hold(conn, self.lease.workflow_id, self.lease.epoch)
             await workflows.release(conn, self._row(end, Batch(), Progress()))
@@ -392,16 +402,3 @@ class Segment:
             await attempt()
 
         await until_stored(once)
-
-
-def _fault_within(error: BaseException) -> LeaseLost | Unavailable | None:
-    """The lost lease or absent database behind an exception that a graph or its framework wrapped."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, LeaseLost | Unavailable):
-            return seen
-        if isinstance(seen, BaseExceptionGroup):
-            inner = [_fault_within(part) for part in cast("BaseExceptionGroup[BaseException]", seen).exceptions]
-            return next((part for part in inner if part is not None), None)
-        seen = seen.__cause__ or seen.__context__
-    return None

@@ -6,7 +6,7 @@ Method by method the same as the sync client; what both do is in `calls`, `follo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Literal, Self, TypeVar
@@ -35,7 +35,6 @@ from orchestrator.wire import (
     ExplainRequest,
     Explanation,
     GraphView,
-    Json,
     KeyRecord,
     NewKey,
     PendingList,
@@ -87,7 +86,7 @@ class AsyncKeyturn:
     async def submit(
         self,
         graph: str,
-        values: Json | None = None,
+        values: Mapping[str, object] | None = None,
         *,
         idempotency_key: str | None = None,
         **options: Unpack[SubmitOptions],

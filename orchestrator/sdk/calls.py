@@ -25,7 +25,6 @@ from orchestrator.wire import (
     ExplainRequest,
     Explanation,
     GraphView,
-    Json,
     KeyRecord,
     KeyRequest,
     NewKey,
@@ -188,10 +187,10 @@ def problem_of(status: int, content: bytes) -> Problem:
 
 
 def submit(
-    graph: str, values: Json | None, options: SubmitOptions, idempotency_key: str | None = None
+    graph: str, values: Mapping[str, object] | None, options: SubmitOptions, idempotency_key: str | None = None
 ) -> Call[Submitted]:
     """Submit a workflow. Without a key of yours it gets one, so that it may safely be sent again."""
-    request = SubmitRequest(graph=graph, input=values or {}, **options)
+    request = SubmitRequest(graph=graph, input=dict(values or {}), **options)
     return _post("/workflows", Submitted, request, idempotency_key or uuid.uuid4().hex)
 
 

@@ -6,7 +6,7 @@ It only sends what `calls` describes and reads the answer as it says. Nothing of
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Literal, Self, TypeVar
@@ -39,7 +39,6 @@ from orchestrator.wire import (
     ExplainRequest,
     Explanation,
     GraphView,
-    Json,
     KeyRecord,
     NewKey,
     PendingList,
@@ -97,7 +96,7 @@ class Keyturn:
     def submit(
         self,
         graph: str,
-        values: Json | None = None,
+        values: Mapping[str, object] | None = None,
         *,
         idempotency_key: str | None = None,
         **options: Unpack[SubmitOptions],

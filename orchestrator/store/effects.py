@@ -11,6 +11,9 @@ from orchestrator.store.db import Connection, Params
 # The entry as it stands.
 GET = "SELECT * FROM keyturn.effects WHERE key = %(key)s"
 
+# What a workflow did.
+OF_WORKFLOW = "SELECT * FROM keyturn.effects WHERE workflow_id = %(workflow)s ORDER BY started_at, key"
+
 # Begin: a new entry, or a failed one that runs again. Anything else is left as it is.
 BEGIN = """
 INSERT INTO keyturn.effects AS e (key, namespace, workflow_id, node, visit, name, state, token, approval_id, started_at)
@@ -48,6 +51,11 @@ SELECT a.state, a.digest, a.lapses_at <= coalesce(%(now)s::timestamptz, now()) A
 async def get(conn: Connection, key: str) -> Params | None:
     """The entry; None when the effect never began."""
     return await (await conn.execute(GET, {"key": key})).fetchone()
+
+
+async def of_workflow(conn: Connection, workflow_id: str) -> list[Params]:
+    """Every entry of a workflow, in the order they began."""
+    return await (await conn.execute(OF_WORKFLOW, {"workflow": workflow_id})).fetchall()
 
 
 async def begin(conn: Connection, row: Params) -> bool:

@@ -52,6 +52,7 @@ UPDATE keyturn.workflows w
 RETURNING w.workflow_id, w.namespace, w.graph, w.graph_version, w.epoch, w.attempts, w.input, w.checkpointed, w.mode,
     w.title, w.case_id, w.requester, w.on_behalf_of, w.launched_by,
     (SELECT json_agg(json_build_object('approval_id', a.approval_id, 'interrupt_id', a.interrupt_id, 'item', a.item,
+                'node', a.node,
                 'kind', a.kind, 'dialect', a.dialect, 'payload', a.payload, 'allowed', a.allowed,
                 'action', a.action, 'digest', a.digest, 'volatile_fields', a.volatile_fields, 'decision', a.decision,
                 'state', a.state, 'lapsed', a.state = 'approved' AND a.lapses_at <= clock.now)

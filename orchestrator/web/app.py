@@ -27,6 +27,7 @@ from orchestrator.web.auth import authenticated
 from orchestrator.web.counting import Counting
 from orchestrator.web.hub import Hub
 from orchestrator.web.limits import Limits
+from orchestrator.web.openapi import DescribedApp
 from orchestrator.web.parts import Parts
 from orchestrator.web.problems import install_problems
 
@@ -60,7 +61,7 @@ def create_app(settings: Settings, *, context: Context | None = None, clock: Clo
                 await parts.context.db.close()
 
     # No interactive pages: they load their scripts from elsewhere.
-    app = FastAPI(
+    app = DescribedApp(
         title="Keyturn",
         version=version("keyturn"),
         lifespan=lifespan,

@@ -97,6 +97,9 @@ def problem(error: KeyturnError) -> ProblemResponse:
         return unexplained()
     facts = jsonable_encoder(dict(error.facts))
     facts.pop("cause", None)
+    if "status" in facts:
+        # RFC 9457 has the name for the HTTP status; ours is a workflow's.
+        facts["workflow_status"] = facts.pop("status")
     return _document(status, error.code, error.title, error.detail, facts, headers_of(status, error.facts))
 
 

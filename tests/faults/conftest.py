@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+from orchestrator.store import fleet
 from orchestrator.wire import WorkflowRecord
 from tests.faults.invariants import Promised, violations
 from tests.faults.process import Child, WorkerSpec, start_api, start_worker
@@ -15,6 +17,11 @@ from tests.faults.target import Target
 from tests.harness import APPS, Keyturn, running
 
 APP = APPS / "faults.json"
+_POLL = 0.02
+_SETTLED = """
+SELECT 1 FROM keyturn.workflows HAVING count(*) FILTER (WHERE status IN ('ready', 'running')) = 0
+   AND count(*) FILTER (WHERE status = 'waiting') = %s
+"""
 RISKY = {"operation": "deploy", "environment": "production"}
 
 
@@ -76,6 +83,27 @@ class Farm:
         done = await self.ended(workflow_id)
         assert done.status == "completed", (done.status, done.reason, done.error)
         return done
+
+    async def settled(self, waiting: int = 0) -> None:
+        """Wait until `waiting` workflows wait for people and every other one has ended."""
+        async with asyncio.timeout(60), self.keyturn.ctx.db.connection() as conn:
+            while await (await conn.execute(_SETTLED, [waiting])).fetchone() is None:
+                await asyncio.sleep(_POLL)
+
+    async def offered(self, graph: str) -> None:
+        """Wait until a worker has offered a graph."""
+        async with asyncio.timeout(20):
+            while True:
+                async with self.keyturn.ctx.db.connection() as conn:
+                    if await fleet.newest(conn, graph) is not None:
+                        return
+                await asyncio.sleep(_POLL)
+
+    async def draining(self, worker: Child) -> None:
+        """Wait until a terminated worker says that it drains."""
+        async with asyncio.timeout(20):
+            while "draining" not in worker.said:
+                await asyncio.sleep(_POLL)
 
     async def check(self, *, each_step_once: bool = False) -> None:
         """Every promise, from the tables and the target."""

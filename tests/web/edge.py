@@ -28,6 +28,8 @@ class Edge:
     url: str
     keyturn: Keyturn
     app: FastAPI
+    stop: asyncio.Event
+    task: asyncio.Task[None]
 
     async def key(
         self,
@@ -69,17 +71,17 @@ class Edge:
 
 
 @contextlib.asynccontextmanager
-async def served(keyturn: Keyturn, *, own_database: bool = False) -> AsyncGenerator[Edge]:
+async def served(keyturn: Keyturn, *, own_database: bool = False, port: int = 0) -> AsyncGenerator[Edge]:
     """Serve the API while the block runs; with `own_database` it opens one from its settings, as `serve` does."""
     app = create_app(keyturn.settings, context=None if own_database else keyturn.ctx)
     stop, started = asyncio.Event(), asyncio.Event()
-    with contextlib.closing(bind("127.0.0.1", 0)) as listener:
+    with contextlib.closing(bind("127.0.0.1", port)) as listener:
         url = address(listener)
         task = asyncio.create_task(serve(app, listener, stop, started))
         starting = asyncio.create_task(started.wait())
         await asyncio.wait([task, starting], return_when=asyncio.FIRST_COMPLETED)
         try:
-            yield Edge(url, keyturn, app)
+            yield Edge(url, keyturn, app, stop, task)
         finally:
             stop.set()
             await task

@@ -7,7 +7,6 @@ import json
 from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
-import httpx
 import pytest
 
 from orchestrator.core import errors
@@ -70,7 +69,9 @@ def test_every_refusal_has_its_status() -> None:
     def below(kind: type[KeyturnError]) -> list[type[KeyturnError]]:
         return [kind, *(one for sub in kind.__subclasses__() for one in below(sub))]
 
-    refusals = {one.code for one in below(errors.Refusal) if one is not errors.Refusal and one.__module__ == errors.__name__}
+    refusals = {
+        one.code for one in below(errors.Refusal) if one is not errors.Refusal and one.__module__ == errors.__name__
+    }
     # Only a worker raises these; they are shown as the reason of a workflow.
     refusals -= {"step_failed", "rolled_back", "tool_missing"}
     assert refusals <= set(STATUS)
@@ -103,8 +104,9 @@ async def test_a_large_body_is_refused_whether_its_length_is_told_or_not(edge: E
             assert answer.status_code == 413
             assert answer.json()["code"] == "too_large"
             assert answer.json()["limit"] == MAX_BODY
+        as_json = {"Content-Type": "application/json"}
         just_fits = json.dumps({"graph": "steps", "input": {"text": "x" * (MAX_BODY - 100)}})
-        assert (await http.post("/workflows", content=just_fits)).status_code == 201
+        assert (await http.post("/workflows", content=just_fits, headers=as_json)).status_code == 201
 
 
 async def test_wrong_fields_are_named_and_what_was_sent_is_not_repeated(edge: Edge) -> None:
@@ -168,16 +170,6 @@ async def test_addresses_that_cannot_be_meant_are_refused(edge: Edge) -> None:
         assert (await http.post("/workflows", json={"graph": "steps"}, headers=long_key)).status_code == 422
 
 
-async def test_what_the_database_could_not_hold_is_refused_in_every_text_field(edge: Edge) -> None:
-    async with edge.http(await edge.key()) as http:
-        for path, body in (
-            ("/workflows/wf-1/approve", {"revision": 2**40}),
-            ("/workflows/wf-1/reject", {"revision": -(2**62)}),
-            ("/approvals/ap-1/votes", {"verdict": "approve", "revision": 2**63 - 1}),
-        ):
-            assert (await http.post(path, json=body)).status_code == 404, body
-
-
 async def test_a_client_that_leaves_in_the_middle_disturbs_nobody(edge: Edge) -> None:
     key = await edge.key()
     where = urlsplit(edge.url)
@@ -200,7 +192,8 @@ async def test_the_interface_is_described(edge: Edge) -> None:
     assert described["openapi"].startswith("3.")
     submitting = described["paths"]["/workflows"]["post"]
     assert submitting["security"]
-    assert "application/problem+json" in submitting["responses"]["422"]["content"]
+    assert submitting["responses"]["4XX"] == {"$ref": "#/components/responses/Problem"}
+    assert "application/problem+json" in described["components"]["responses"]["Problem"]["content"]
     assert described["components"]["schemas"]["Problem"]["required"]
     assert "HTTPValidationError" not in described["components"]["schemas"]
 
@@ -212,7 +205,6 @@ async def test_a_fault_of_ours_tells_nothing_of_the_inside(edge: Edge) -> None:
     edge.app.add_api_route("/broken", broken)
     async with edge.http() as http:
         answer = await http.get("/broken")
-    assert isinstance(answer, httpx.Response)
     assert answer.status_code == 500
     assert answer.json()["code"] == "internal"
     assert "hunter2" not in answer.text

@@ -1,12 +1,13 @@
 """A small HTTP service and the commands that deploy, restore, show and stop it: for the runbook beside it.
 
-    python local_service.py deploy  --version 1.0 --port 8099 --state FOLDER [--instead-of VERSION]
+    python local_service.py deploy  --version 1.0 --port 8099 --state FOLDER [--instead-of VERSION] [--settle SECONDS]
     python local_service.py restore --version 1.0 --port 8099 --state FOLDER
     python local_service.py status  --port 8099 --state FOLDER
     python local_service.py stop    --port 8099 --state FOLDER
 
 The service listens on 127.0.0.1 only. A version whose name starts with `broken` answers its health check with 503.
 One instance runs per port; `FOLDER/service-<port>.json` says which, and a token in it tells it from other programs.
+`FOLDER/service-<port>.log` has a line for every start. With `--settle` a deploy ends once the new version stayed up.
 """
 
 # ruff: noqa: INP001 a script, started by its path
@@ -36,6 +37,7 @@ HOST = "127.0.0.1"
 START_SECONDS = 15.0
 STOP_SECONDS = 5.0
 PAUSE_SECONDS = 0.05
+WATCH_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ def serve(version: str, port: int, token: str) -> None:
 
     server = ThreadingHTTPServer((HOST, port), Handler)
     signal.signal(signal.SIGTERM, end)
+    print(f"version {version} started with pid {os.getpid()}", flush=True)  # noqa: T201 its log is its output
     server.serve_forever()
 
 
@@ -178,8 +181,21 @@ def start(state: Path, port: int, version: str) -> Instance:
     return Instance(version, token, process.pid)
 
 
-def deploy(state: Path, port: int, version: str, instead_of: str | None) -> str:
-    """Put `version` on the port in place of `instead_of` ("" for nothing); nothing happens when it runs already."""
+def watch(state: Path, port: int, version: str, seconds: float) -> None:
+    """See to it that `version` stays up for a while."""
+    latest = time.monotonic() + seconds
+    while time.monotonic() < latest:
+        time.sleep(WATCH_SECONDS)
+        present = running(state, port)
+        if present is None or present.version != version:
+            raise Refused(f"version {version} did not stay up; see {state / f'service-{port}.log'}")
+
+
+def deploy(state: Path, port: int, version: str, instead_of: str | None, settle: float = 0.0) -> str:
+    """Put `version` on the port in place of `instead_of` ("" for nothing); nothing happens when it runs already.
+
+    After a start it is watched for `settle` seconds.
+    """
     present = running(state, port)
     if present and present.version == version:
         return f"version {version} runs already"
@@ -187,7 +203,9 @@ def deploy(state: Path, port: int, version: str, instead_of: str | None) -> str:
     if instead_of is not None and found != instead_of:
         raise Refused(f"{found or 'nothing'} runs on port {port}, and {instead_of or 'nothing'} was expected")
     stop(state, port)
-    return f"version {version} runs with pid {start(state, port, version).pid}"
+    started = start(state, port, version)
+    watch(state, port, version, settle)
+    return f"version {version} runs with pid {started.pid}"
 
 
 def restore(state: Path, port: int, version: str) -> str:
@@ -214,6 +232,7 @@ def main() -> int:
     parser.add_argument("--state", type=Path, default=Path(".keyturn/services"))
     parser.add_argument("--version", default="")
     parser.add_argument("--instead-of")
+    parser.add_argument("--settle", type=float, default=0.0)
     parser.add_argument("--token", default="")
     given = parser.parse_args()
     state = given.state.resolve()
@@ -222,7 +241,7 @@ def main() -> int:
         return 0
     try:
         if given.command == "deploy":
-            said = deploy(state, given.port, given.version, given.instead_of)
+            said = deploy(state, given.port, given.version, given.instead_of, given.settle)
         elif given.command == "restore":
             said = restore(state, given.port, given.version)
         elif given.command == "stop":

@@ -1,0 +1,80 @@
+"""Which decisions a thread may be given: those made for exactly what it asks, and nothing else (rule 9).
+
+Stock LangGraph tools can change a thread while a request is pending. Its interrupts are other ones then, so a decision
+is used only if the graph, asked again, asks for the same. Pure: nothing here runs, stores or resumes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from langgraph.types import Interrupt
+
+from orchestrator.core.errors import ApprovalLapsed, DigestMismatch
+from orchestrator.engine import pause
+from orchestrator.engine.lease import Decided
+from orchestrator.engine.payloads import write
+from orchestrator.engine.saver import Standing
+
+# Decisions by the interrupt they were made for; a batched interrupt has several.
+Groups = Mapping[str, Sequence[Decided]]
+
+
+def grouped(decided: Iterable[Decided]) -> dict[str, list[Decided]]:
+    """The decisions of each interrupt."""
+    groups: dict[str, list[Decided]] = {}
+    for one in decided:
+        groups.setdefault(one.interrupt_id, []).append(one)
+    return groups
+
+
+def resume_value(decided: Sequence[Decided], asked: Interrupt) -> object:
+    """What to resume `asked` with. Refuses what lapsed, and what is no longer what was decided on."""
+    if not pause.same_payload(asked.value, decided[0].payload):
+        raise _moved(decided)
+    _check_lapsed(decided)
+    return write(decided[0].dialect, [one.settled for one in decided])
+
+
+def moved(groups: Groups, standing: Standing) -> Groups:
+    """The decisions, when an interrupt of theirs is gone although no task has taken any: the thread was changed from
+    outside. None otherwise.
+    """
+    made = {key: ones for key, ones in groups.items() if not key.startswith(pause.BREAKPOINT)}
+    return {} if standing.taken or made.keys() <= standing.interrupts.keys() else made
+
+
+def check_ahead(groups: Groups, coming: Sequence[str]) -> None:
+    """Refuse decisions that lapsed, and those whose node is not among the nodes to run next."""
+    for ones in groups.values():
+        _check_lapsed(ones)
+        if ones[0].node not in coming:
+            raise _moved(ones)
+
+
+def found_again(groups: Groups, interrupts: Sequence[Interrupt]) -> dict[str, Sequence[Decided]]:
+    """The decisions by the interrupts that ask for the same now. DigestMismatch when one finds none."""
+    found: dict[str, Sequence[Decided]] = {}
+    for key, ones in groups.items():
+        same = [
+            one.id for one in interrupts if one.id not in found and pause.same_payload(one.value, ones[0].payload)
+        ]  # fmt: skip
+        if not same:
+            raise _moved(ones)
+        found[key if key in same else same[0]] = ones
+    return found
+
+
+def _moved(decided: Sequence[Decided]) -> DigestMismatch:
+    detail = (
+        "the graph's state changed while the request was pending: it no longer asks for what was approved; nothing ran."
+        " Restore the state and retry, or cancel the workflow and submit it anew"
+    )
+    return DigestMismatch(detail, approval_id=decided[0].approval_id)
+
+
+def _check_lapsed(decided: Sequence[Decided]) -> None:
+    for one in decided:
+        if one.lapsed:
+            detail = "the approval was not used in time and has lapsed; retry the workflow to request it anew"
+            raise ApprovalLapsed(detail, approval_id=one.approval_id)

@@ -1,0 +1,164 @@
+"""Postgres is killed under load and comes back: everything that was acknowledged is there, and workers go on alone."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from orchestrator.core.errors import AlreadyResolved, Unavailable
+from orchestrator.embedded import EmbeddedPostgres
+from orchestrator.service import approvals, workflows
+from orchestrator.service.schema import prepare_database
+from orchestrator.wire import ApproveRequest, RejectRequest, SubmitRequest
+from tests.conftest import REPOSITORY
+from tests.faults.conftest import APP, RISKY, Farm
+from tests.faults.target import Target
+from tests.harness import caller, running
+
+T = TypeVar("T")
+VOTERS = ("tom", "tara", "theo")
+
+
+@pytest.fixture
+def server() -> Iterator[EmbeddedPostgres]:
+    """A server of this test's own, to be killed."""
+    folder = Path(tempfile.mkdtemp(prefix="keyturn-tests-"))
+    found = EmbeddedPostgres(folder)
+    try:
+        found.start()
+        yield found
+    finally:
+        found.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+async def fragile(server: EmbeddedPostgres, target: Target, tmp_path: Path) -> AsyncIterator[Farm]:
+    await prepare_database(server.url, REPOSITORY / "migrations")
+    async with running(server.url, app=APP) as keyturn:
+        found = Farm(keyturn, target, tmp_path)
+        try:
+            yield found
+        finally:
+            found.clear_away()
+
+
+async def insisting(call: Callable[[], Awaitable[T]]) -> T:
+    """What a client does: the same request with the same key again, until it is answered."""
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                return await call()
+            except Unavailable:
+                await asyncio.sleep(random.uniform(0.02, 0.1))  # noqa: S311 jitter of a client
+
+
+class Load:
+    """Clients that submit and decide, and keep what they were told."""
+
+    def __init__(self, farm: Farm) -> None:
+        self.farm = farm
+        self.progress = asyncio.Condition()
+        self.submitted = 0
+        self.decided = 0
+
+    async def until(self, submitted: int = 0, decided: int = 0) -> None:
+        async with asyncio.timeout(60), self.progress:
+            await self.progress.wait_for(lambda: self.submitted >= submitted and self.decided >= decided)
+
+    async def run(self, count: int) -> None:
+        """`count` workflows, each submitted, decided by somebody, and seen to its end; every third is rejected."""
+        async with asyncio.TaskGroup() as group:
+            for number in range(count):
+                group.create_task(self._one(number))
+
+    async def _one(self, number: int) -> None:
+        title = f"workflow {number}"
+        content = {"target": str(self.farm.target.folder), **RISKY}
+        request = SubmitRequest(graph="governed", title=title, input=content)
+        ctx, me = self.farm.keyturn.ctx, self.farm.keyturn.me
+        submitted = await insisting(lambda: workflows.submit(ctx, me, request, f"submit {number}"))
+        self.farm.promised.submitted[title] = submitted.workflow_id
+        await self._counted(submitted=1)
+        await self._decide(number, submitted.workflow_id)
+        await self._counted(decided=1)
+        status = "rejected" if number % 3 == 0 else "completed"
+        await self._seen(submitted.workflow_id, status)
+
+    async def _counted(self, submitted: int = 0, decided: int = 0) -> None:
+        async with self.progress:
+            self.submitted += submitted
+            self.decided += decided
+            self.progress.notify_all()
+
+    async def _decide(self, number: int, workflow_id: str) -> None:
+        ctx, voter = self.farm.keyturn.ctx, caller(VOTERS[number % 3])
+        approval_id = (await self._seen(workflow_id, "waiting"))[0]
+        key = f"decide {number}"
+        if number % 3 == 0:
+            no = RejectRequest(reason="not today", approval_id=approval_id)
+            told = await insisting(lambda: approvals.reject(ctx, voter, workflow_id, no, key))
+        else:
+            yes = ApproveRequest(justification="go", approval_id=approval_id)
+            told = await insisting(lambda: approvals.approve(ctx, voter, workflow_id, yes, key))
+        assert told.resolved_by == voter.person
+        self.farm.promised.decided[approval_id] = ("reject" if number % 3 == 0 else "approve", voter.person)
+        # Another one is too late, from now on and for ever.
+        late = ApproveRequest(justification="late", approval_id=approval_id)
+        with pytest.raises(AlreadyResolved):
+            await insisting(lambda: approvals.approve(ctx, caller("cleo"), workflow_id, late))
+
+    async def _seen(self, workflow_id: str, status: str) -> list[str]:
+        """Wait until the workflow has this status; the ids of its approvals."""
+        async with asyncio.timeout(90):
+            while True:
+                found = await insisting(lambda: workflows.get(self.farm.keyturn.ctx, self.farm.keyturn.me, workflow_id))
+                if found.status == status:
+                    return [approval.approval_id for approval in found.approvals]
+                assert found.status in ("ready", "running", "waiting"), (found.status, found.error)
+                await asyncio.sleep(0.05)
+
+
+async def killed_and_restarted(server: EmbeddedPostgres, away: float) -> None:
+    await asyncio.to_thread(server.kill)
+    await asyncio.sleep(away)
+    await asyncio.to_thread(server.start)
+
+
+async def under_load(fragile: Farm, server: EmbeddedPostgres, count: int, kills: int) -> None:
+    load = Load(fragile)
+    workers = [fragile.worker(), fragile.worker()]
+    working = asyncio.create_task(load.run(count))
+    rounds = 2 * count // (kills + 1)
+    for number in range(1, kills + 1):
+        # Spread over the life of the load: submissions first, then decisions and what they set free.
+        done = number * rounds
+        waited = asyncio.create_task(load.until(min(done, count), max(0, done - count)))
+        await asyncio.wait({waited, working}, return_when=asyncio.FIRST_COMPLETED)
+        waited.cancel()
+        await killed_and_restarted(server, away=0.2 * number)
+    await working
+    assert all(worker.alive for worker in workers)
+    assert len(fragile.promised.submitted) == len(fragile.promised.decided) == count
+    await fragile.check()
+
+
+async def test_nothing_acknowledged_is_lost_when_postgres_is_killed_under_load(
+    fragile: Farm, server: EmbeddedPostgres
+) -> None:
+    await under_load(fragile, server, count=24, kills=3)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(600)
+async def test_nothing_acknowledged_is_lost_when_postgres_is_killed_again_and_again(
+    fragile: Farm, server: EmbeddedPostgres
+) -> None:
+    await under_load(fragile, server, count=200, kills=10)
