@@ -45,10 +45,12 @@ def moved(groups: Groups, standing: Standing) -> Groups:
 
 
 def check_ahead(groups: Groups, coming: Sequence[str]) -> None:
-    """Refuse decisions that lapsed, and those whose node is not among the nodes to run next."""
+    """Refuse decisions that lapsed, and a thread that would run any other nodes next than those decided about: what is
+    only tried must not have effects.
+    """
     for ones in groups.values():
         _check_lapsed(ones)
-        if ones[0].node not in coming:
+        if {one.node for group in groups.values() for one in group} != set(coming):
             raise _moved(ones)
 
 

@@ -191,7 +191,14 @@ async def _applied(state: Any, key: str) -> str:
     return key
 
 
+def held(state: Any) -> Any:
+    if Path(state["text"]).exists():
+        raise RuntimeError("held back")
+    return {}
+
+
 bound = chain(approve, change, apply)
+bound_late = chain(approve, held, apply)
 bound_twice = chain(approve, apply, apply_again)
 
 

@@ -242,6 +242,38 @@ def pay_in_thread(state: State) -> State:
 paying_sync = _chain(pay_in_thread)
 
 
+def _till(state: State, key: str) -> str:
+    mark(state, f"try {key}")
+    if not Path(state.get("text", "")).exists():
+        raise RuntimeError("the till is closed")
+    return key
+
+
+async def try_to_pay(state: State) -> State:
+    async with effect("pay") as entry:
+        entry.record(_till(state, entry.key))
+    return {"log": ["paid"]}
+
+
+def try_to_pay_in_thread(state: State) -> State:
+    with effect("pay") as entry:
+        entry.record(_till(state, entry.key))
+    return {"log": ["paid"]}
+
+
+async def paid_then_fails(state: State) -> State:
+    async with effect("pay") as entry:
+        await entry.once(lambda: _paid(state, entry.key))
+    if not Path(state.get("text", "")).exists():
+        raise RuntimeError("the printer is out of paper")
+    return {"log": [f"paid {entry.result}"]}
+
+
+paying_fails = _chain(try_to_pay)
+paying_fails_sync = _chain(try_to_pay_in_thread)
+paying_then_failing = _chain(paid_then_fails)
+
+
 async def make_graph() -> Any:
     return _chain(first)
 

@@ -134,9 +134,7 @@ async def test_the_second_question_of_a_node_is_asked_and_never_answered_by_the_
         workflow = await keyturn.submit("two_questions", trace=str(trace))
         one = await keyturn.asked(workflow)
         await keyturn.answer(one.approval_id, "alpha")
-        async with keyturn.ctx.db.connection():
-            while (two := await keyturn.asked(workflow)).approval_id == one.approval_id:
-                pass
+        two = await keyturn.asked(workflow)
         assert two.description == "second?"
         await keyturn.answer(two.approval_id, "beta")
         done = await finished(keyturn, workflow)

@@ -113,16 +113,14 @@ async def test_one_command_serves_survives_and_stops(data_dir: Path) -> None:
         os.kill(postmaster, signal.SIGKILL)
         # Tried again while Postgres comes back, and the same server goes on with its work.
         async with asyncio.timeout(30):
-            while one.postmaster == postmaster or not (await owner.ready()).ready:
-                await asyncio.sleep(0.05)
-        assert one.process.returncode is None
+            while not (await owner.ready()).ready or one.postmaster == postmaster:
+                assert one.process.returncode is None
         await owner.put_person("tara", roles=["tech_lead"])
         made = await owner.create_key("tara", ["read", "decide"])
         tara = one.client(made.key)
         assert (await tara.approve(waiting.workflow_id, "go")).code == "resolved"
         done = await owner.wait(waiting.workflow_id, 20)
         assert done.status == "completed", done.error
-        later = await owner.submit("steps", {"seconds": 60})
         postmaster = one.postmaster
         await owner.close()
         await tara.close()
@@ -133,9 +131,6 @@ async def test_one_command_serves_survives_and_stops(data_dir: Path) -> None:
         assert two.credentials["key"] == first["key"]
         again = two.client()
         assert (await again.status(waiting.workflow_id)).status == "completed"
-        # What ran when the first was stopped has been handed on.
-        assert (await again.status(later.workflow_id)).status in ("ready", "running")
-        assert (await again.cancel(later.workflow_id)).status == "cancelled"
         await again.close()
         file.unlink()
 

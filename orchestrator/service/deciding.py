@@ -1,0 +1,282 @@
+"""One decision under its locks: which approval is meant, what the pure core says, and what is written (rule 1).
+
+The lock order is workflow, approvals by id, votes. Whoever uses this holds the transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import cast
+
+from orchestrator.core.errors import (
+    AlreadyResolved,
+    AmbiguousApproval,
+    AnswerInvalid,
+    Expired,
+    NotFound,
+    NothingPending,
+)
+from orchestrator.core.model import ApprovalState, ApprovalView, Kind, Requester, Status, Verdict, Vote
+from orchestrator.core.questions import check_answer
+from orchestrator.core.votes import (
+    Approved,
+    Counted,
+    Identity,
+    Rejected,
+    Replayed,
+    StillPending,
+    TimedOut,
+    check_vote,
+    identity,
+    resolve,
+)
+from orchestrator.service import views
+from orchestrator.service.context import Caller, Context
+from orchestrator.service.workflows import unknown
+from orchestrator.store import approvals, events, people, workflows
+from orchestrator.store.db import Connection, Params
+from orchestrator.store.events import Event
+from orchestrator.wire import (
+    Decided,
+)
+
+# How the dialects name what a vote says.
+_ALLOWED_AS = {Verdict.APPROVE: {"approve", "accept"}, Verdict.REJECT: {"reject", "ignore", "response"}}
+_RESPOND = {"respond", "response"}
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a caller decides: a verdict or an answer, on which approval, and who they say they are."""
+
+    verdict: Verdict | None
+    text: str = ""
+    named: str | None = None
+    approval_id: str | None = None
+    revision: int | None = None
+    digest: str | None = None
+    answer: object = None
+
+
+def unknown_approval(approval_id: str) -> NotFound:
+    """The refusal for an approval that is not in the caller's namespace."""
+    return NotFound(f"there is no approval {approval_id!r}", approval_id=approval_id)
+
+
+async def lock(ctx: Context, conn: Connection, caller: Caller, workflow_id: str) -> Deciding:
+    """Lock a workflow and its approvals for one decision. NotFound when it is not in the caller's namespace."""
+    workflow = await workflows.lock(conn, caller.namespace, workflow_id, ctx.clock())
+    if workflow is None:
+        raise unknown(workflow_id)
+    rows = await approvals.lock_of_workflow(conn, caller.namespace, workflow_id)
+    return Deciding(ctx, conn, caller, workflow, rows)
+
+
+@dataclass(slots=True)
+class Deciding:
+    """One decision under the locks: the workflow and all its approvals."""
+
+    ctx: Context
+    conn: Connection
+    caller: Caller
+    workflow: Params
+    rows: list[Params]
+
+    @property
+    def now(self) -> datetime:
+        """The instant of this transaction."""
+        return cast("datetime", self.workflow["now"])
+
+    def row(self, approval_id: str) -> Params:
+        """The approval of this id."""
+        found = next((row for row in self.rows if row["approval_id"] == approval_id), None)
+        if found is None:
+            raise unknown_approval(approval_id)
+        return found
+
+    def target(self, choice: Choice) -> Params:
+        """The approval that is meant: the named one, or the only pending one, or the last one that was decided."""
+        if choice.approval_id is not None:
+            return self.row(choice.approval_id)
+        open_rows = [row for row in self.rows if row["state"] == ApprovalState.PENDING]
+        if len(open_rows) > 1:
+            listed = [
+                {"approval_id": row["approval_id"], "description": row["description"], "node": row["node"]}
+                for row in open_rows
+            ]
+            detail = f"the workflow has {len(open_rows)} pending approvals; say which with `approval_id`"
+            raise AmbiguousApproval(detail, approvals=listed)
+        if open_rows:
+            return open_rows[0]
+        ended = [row for row in self.rows if row["resolved_at"] is not None]
+        if not ended:
+            detail = f"the workflow is {self.workflow['status']} and has not asked for a decision"
+            raise NothingPending(detail, status=self.workflow["status"])
+        return max(ended, key=lambda row: row["resolved_at"])
+
+    async def decide(self, row: Params, choice: Choice) -> Decided:
+        """Judge and write one decision."""
+        who = identity(self.caller.person, choice.named, "act_as" in self.caller.permissions)
+        if choice.verdict is None:
+            return await self._answer(row, choice, who)
+        _check_allowed(row, choice.verdict)
+        return await self._vote(row, choice, choice.verdict, who)
+
+    async def _vote(self, row: Params, choice: Choice, verdict: Verdict, who: Identity) -> Decided:
+        view = _view(row)
+        earlier = [await self._as_vote(one) for one in await approvals.votes(self.conn, [row["approval_id"]])
+                   if not one["superseded"]]  # fmt: skip
+        cast_now = Vote(
+            who.person, verdict, choice.revision or row["revision"], self.now,
+            await people.roles_of(self.conn, self.caller.namespace, who.person), justification=choice.text,
+        )  # fmt: skip
+        told: dict[str, object] = {
+            "request_id": row["approval_id"], "verdict": verdict.value, "revision": row["revision"],
+            "justification": choice.text, "via": who.via, "key_id": self.caller.key_id,
+        }  # fmt: skip
+        match check_vote(view, earlier, cast_now, self.now, choice.digest):
+            case Replayed():
+                await self._append(row, [Event("vote-recorded", who.person, {**told, "replayed": True})])
+                return self.told(row, "replayed")
+            case Counted(replaces):
+                await self._record(row, cast_now, who)
+        standing = [one for one in earlier if one is not replaces] + [cast_now]
+        noted = [Event("vote-recorded", who.person, told)]
+        match resolve(view, standing, self.now):
+            case Approved(tally):
+                by = list(dict.fromkeys(fill.person for fill in tally.filled))
+                decision = {"verdict": "approve", "by": by, "note": choice.text}
+                return await self._resolved(row, ApprovalState.APPROVED, who, decision, noted)
+            case Rejected(by, reason):
+                decision = {"verdict": "reject", "by": list(by), "note": reason}
+                return await self._resolved(row, ApprovalState.REJECTED, who, decision, noted)
+            case StillPending():
+                await self._append(row, noted)
+                return self.told(row, "recorded")
+            case TimedOut(at):
+                detail = f"the request expired at {at.isoformat()}"
+                raise Expired(detail, expired_at=at.isoformat())
+
+    async def _as_vote(self, one: Params) -> Vote:
+        """An earlier vote with the roles its voter holds now: a role that was taken away voids it (rule 5)."""
+        principal = one["acting_for"] or one["voter"]
+        roles = await people.roles_of(self.conn, self.caller.namespace, principal)
+        return Vote(one["voter"], Verdict(one["verdict"]), one["revision"], one["at"], roles, one["acting_for"],
+                    one["justification"])  # fmt: skip
+
+    async def _record(self, row: Params, one: Vote, who: Identity) -> None:
+        await approvals.insert_vote(
+            self.conn,
+            {
+                "namespace": self.caller.namespace, "approval_id": row["approval_id"], "revision": one.revision,
+                "voter": one.voter, "via": who.via, "verdict": one.verdict.value, "roles": sorted(one.roles),
+                "justification": one.justification, "now": self.ctx.clock(),
+            },
+        )  # fmt: skip
+
+    async def _answer(self, row: Params, choice: Choice, who: Identity) -> Decided:
+        if row["kind"] == Kind.APPROVAL:
+            await self._check_response(row, choice, who)
+        else:
+            self._check_open(row)
+            check_answer(cast("Mapping[str, object]", row["question"]), choice.answer)
+        decision = {"verdict": "answer", "by": [who.person], "note": "", "answer": choice.answer}
+        told: dict[str, object] = {"request_id": row["approval_id"], "verdict": "answer", "answer": choice.answer,
+                                   "via": who.via}  # fmt: skip
+        noted = [Event("vote-recorded", who.person, told)]
+        return await self._resolved(row, ApprovalState.ANSWERED, who, decision, noted)
+
+    async def _check_response(self, row: Params, choice: Choice, who: Identity) -> None:
+        """A response in place of running a tool: for those who may reject it, where the tool takes responses."""
+        if not _RESPOND & set(row["allowed"]) or not isinstance(choice.answer, str):
+            allowed = ", ".join(row["allowed"])
+            detail = f"this is an approval; it takes: {allowed} (a response is a text)"
+            raise AnswerInvalid(detail, allowed=row["allowed"])
+        roles = await people.roles_of(self.conn, self.caller.namespace, who.person)
+        as_vote = Vote(who.person, Verdict.REJECT, row["revision"], self.now, roles, justification=choice.answer)
+        check_vote(_view(row), [], as_vote, self.now, None)
+
+    def _check_open(self, row: Params) -> None:
+        if row["state"] != ApprovalState.PENDING:
+            when = row["resolved_at"].isoformat() if row["resolved_at"] else None
+            detail = f"the question is {row['state']} already, by {row['resolved_by']} at {when}"
+            raise AlreadyResolved(detail, state=row["state"], resolved_by=row["resolved_by"], resolved_at=when)
+        if row["expires_at"] <= self.now:
+            detail = f"the question expired at {row['expires_at'].isoformat()}"
+            raise Expired(detail, expired_at=row["expires_at"].isoformat())
+
+    async def _resolved(
+        self, row: Params, state: ApprovalState, who: Identity, decision: Mapping[str, object], noted: list[Event]
+    ) -> Decided:
+        """Write the one transition of this request and what it means for its workflow."""
+        await approvals.resolve(
+            self.conn, row["approval_id"], state=state, by=who.person, decision=decision, now=self.ctx.clock()
+        )
+        row |= {"state": state.value, "resolved_by": who.person, "resolved_at": self.now}
+        facts: dict[str, object] = {
+            "request_id": row["approval_id"], "state": state.value, "by": decision["by"], "note": decision["note"],
+            "digest": row["digest"], "revision": row["revision"], "node": row["node"],
+        }  # fmt: skip
+        noted.append(Event("confirmation-resolved", who.person, facts))
+        if state is ApprovalState.REJECTED and row["on_reject"] == "cancel":
+            await approvals.cancel_pending(self.conn, self.workflow["workflow_id"], who.person, self.ctx.clock())
+            await self._move(Status.REJECTED, str(decision["note"]))
+            noted.append(Event("workflow-rejected", who.person, {"request_id": row["approval_id"]}))
+        elif self.workflow["status"] == Status.WAITING and not self._still_open():
+            # The workflow goes on when everything it asked at this pause is decided: one resume, one re-run of nodes.
+            await self._move(Status.READY, None)
+        await self._append(row, noted)
+        return self.told(row, "resolved")
+
+    def _still_open(self) -> bool:
+        return any(row["state"] == ApprovalState.PENDING for row in self.rows)
+
+    async def _move(self, status: Status, reason: str | None) -> None:
+        self.workflow["status"] = status.value
+        await workflows.move(
+            self.conn,
+            {
+                "workflow": self.workflow["workflow_id"], "status": status.value, "reason": reason,
+                "finished": status.finished, "now": self.ctx.clock(),
+            },
+        )  # fmt: skip
+
+    async def _append(self, row: Params, noted: Sequence[Event]) -> None:
+        await events.append(self.conn, row["workflow_id"], noted, self.ctx.clock())
+
+    def told(self, row: Params, code: str) -> Decided:
+        """What the caller is told."""
+        return Decided(
+            workflow_id=self.workflow["workflow_id"],
+            approval_id=row["approval_id"],
+            status=self.workflow["status"],
+            code="recorded" if code == "recorded" else "replayed" if code == "replayed" else "resolved",
+            state=row["state"],
+            resolved_by=row["resolved_by"],
+            resolved_at=row["resolved_at"],
+        )
+
+
+def _check_allowed(row: Params, verdict: Verdict) -> None:
+    if row["kind"] == Kind.APPROVAL and not _ALLOWED_AS[verdict] & set(row["allowed"]):
+        allowed = ", ".join(row["allowed"])
+        detail = f"{verdict.value} is not among what this request takes: {allowed}; cancelling the workflow is possible"
+        raise AnswerInvalid(detail, allowed=row["allowed"])
+
+
+def _view(row: Params) -> ApprovalView:
+    return ApprovalView(
+        approval_id=row["approval_id"],
+        kind=Kind(row["kind"]),
+        state=ApprovalState(row["state"]),
+        revision=row["revision"],
+        digest=row["digest"],
+        requester=Requester(row["requester"], row["on_behalf_of"], row["launched_by"]),
+        requirement=views.requirement_of(row),
+        expires_at=row["expires_at"],
+        resolved_by=row["resolved_by"],
+        resolved_at=row["resolved_at"],
+        last_editor=row["last_editor"],
+    )
