@@ -28,15 +28,21 @@ app.add_typer(admin.people_app, name="people")
 app.add_typer(admin.keys_app, name="keys")
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(version("keyturn"))
+        raise typer.Exit
+
+
 @app.callback()
 def keyturn(
     *,
-    show_version: Annotated[bool, typer.Option("--version", help="Print the version and end", is_eager=True)] = False,
+    # As a callback it is done before a command is missed.
+    _version: Annotated[
+        bool, typer.Option("--version", help="Print the version and end", is_eager=True, callback=_show_version)
+    ] = False,
 ) -> None:
     """Run automations that must not act alone: submit, look, approve."""
-    if show_version:
-        typer.echo(version("keyturn"))
-        raise typer.Exit
 
 
 @app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

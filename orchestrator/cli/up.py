@@ -8,12 +8,12 @@ import logging
 import os
 import socket
 from collections.abc import AsyncGenerator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import typer
-
 from orchestrator.cli.credentials import FILE_NAME, Credentials, read_credentials, write_credentials
+from orchestrator.cli.processes import say
 from orchestrator.cli.running import run_async, stop_on_signals, worker_context
 from orchestrator.core.errors import KeyturnError, NotFound, Unauthenticated
 from orchestrator.embedded import EmbeddedPostgres
@@ -33,7 +33,7 @@ _LOOK_SECONDS: Final = 0.5
 _log: Final = logging.getLogger(__name__)
 
 
-def run_up(settings: Settings) -> None:
+def run_up(settings: Settings, *, as_json: bool = False) -> None:
     """Run until a signal, then drain; raises DirectoryInUse when another process runs in the data directory."""
     with contextlib.ExitStack() as stack:
         postgres = None
@@ -42,52 +42,59 @@ def run_up(settings: Settings) -> None:
             settings = settings.model_copy(update={"database_url": postgres.url})
         # Taken before anything else begins: a port in use is said at once.
         listener = stack.enter_context(contextlib.closing(bind(settings.host, settings.port)))
-        run_async(_up(settings, postgres, listener))
+        run_async(_Up(settings, postgres, listener, as_json).run())
 
 
-async def _up(settings: Settings, postgres: EmbeddedPostgres | None, listener: socket.socket) -> None:
-    stop = stop_on_signals()
-    database_url = settings.require_database_url()
-    await prepare_database(database_url, settings.migrations_dir)
-    os.environ.setdefault(LOCAL_CONNECTION, database_url)
-    async with worker_context(settings) as context:
-        credentials = await _credentials(context, settings, address(listener))
-        gates = context.governance.rules.gates
-        async with load_catalog(settings.app, gates) as catalog, _kept_running(postgres):
-            await _run(settings, context, catalog, listener, stop, credentials)
+@dataclass(frozen=True, slots=True)
+class _Up:
+    """One `keyturn up`: its settings, its Postgres if it has one, and the socket it serves on."""
 
+    settings: Settings
+    postgres: EmbeddedPostgres | None
+    listener: socket.socket
+    as_json: bool
 
-async def _run(
-    settings: Settings,
-    context: Context,
-    catalog: Catalog,
-    listener: socket.socket,
-    stop: asyncio.Event,
-    credentials: Path | None,
-) -> None:
-    worker = Worker(context, catalog, settings)
-    started = asyncio.Event()
-    try:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(serve(create_app(settings), listener, stop, started), name="api")
-            group.create_task(worker.run(stop), name="worker")
-            group.create_task(_announce(settings, catalog, address(listener), started, credentials), name="announce")
-    except ExceptionGroup as failed:
-        # One of them broke and took the other along: the first cause is what to tell.
-        raise failed.exceptions[0] from None
+    async def run(self) -> None:
+        """Prepare the database, then serve and work until a signal."""
+        stop = stop_on_signals()
+        database_url = self.settings.require_database_url()
+        await prepare_database(database_url, self.settings.migrations_dir)
+        os.environ.setdefault(LOCAL_CONNECTION, database_url)
+        async with worker_context(self.settings) as context:
+            credentials = await _credentials(context, self.settings, address(self.listener))
+            gates = context.governance.rules.gates
+            async with load_catalog(self.settings.app, gates) as catalog, _kept_running(self.postgres):
+                await self._serve_and_work(context, catalog, stop, credentials)
 
+    async def _serve_and_work(
+        self, context: Context, catalog: Catalog, stop: asyncio.Event, credentials: Path | None
+    ) -> None:
+        started = asyncio.Event()
+        application = create_app(self.settings)
+        worker = Worker(context, catalog, self.settings)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(serve(application, self.listener, stop, started), name="api")
+                group.create_task(worker.run(stop), name="worker")
+                group.create_task(self._announce(started, sorted(catalog.entries), credentials), name="announce")
+        except ExceptionGroup as failed:
+            # One of them broke and took the other along: the first cause is what to tell.
+            raise failed.exceptions[0] from None
 
-async def _announce(
-    settings: Settings, catalog: Catalog, url: str, started: asyncio.Event, credentials: Path | None
-) -> None:
-    await started.wait()
-    typer.echo(f"Keyturn is up on {url}")
-    typer.echo(f"  graphs       {', '.join(sorted(catalog.entries))}  ({settings.app})")
-    typer.echo(f"  rules        {settings.config_dir / 'hitl'}")
-    typer.echo(f"  data         {settings.data_dir}")
-    if credentials is not None:
-        typer.echo(f"  credentials  {credentials}  (person {identity.FIRST_PERSON})")
-    typer.echo("Stop it with Ctrl-C. In another terminal: keyturn list-pending")
+    async def _announce(self, started: asyncio.Event, graphs: list[str], credentials: Path | None) -> None:
+        await started.wait()
+        url, settings = address(self.listener), self.settings
+        lines = [
+            f"Keyturn is up on {url}",
+            f"  graphs       {', '.join(graphs)}  ({settings.app})",
+            f"  rules        {settings.config_dir / 'hitl'}",
+            f"  data         {settings.data_dir}",
+        ]
+        if credentials is not None:
+            lines.append(f"  credentials  {credentials}  (person {identity.FIRST_PERSON})")
+        lines.append("Stop it with Ctrl-C. In another terminal: keyturn list-pending")
+        file = None if credentials is None else str(credentials)
+        say("\n".join(lines), as_json=self.as_json, url=url, graphs=graphs, credentials=file, pid=os.getpid())
 
 
 async def _credentials(context: Context, settings: Settings, url: str) -> Path | None:

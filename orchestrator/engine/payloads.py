@@ -201,12 +201,22 @@ def _inbox(item: int, entry: Json) -> Ask:
 
 
 def _raw(value: object, interrupt: Interrupt) -> Ask:
-    prompt = value if isinstance(value, str) else canonical_json(value)
+    prompt = _prompt(value)
     question: dict[str, object] = {"prompt": prompt, "payload": value}
     schema = getattr(interrupt, "response_schema", None)
     if isinstance(schema, Mapping):
         question["schema"] = cast("Json", schema)
     return Ask(Kind.QUESTION, "raw", question=checked_question(question), description=prompt[:500], allowed=("answer",))
+
+
+def _prompt(value: object) -> str:
+    """The sentence a raw payload carries for people, if it carries one; else the whole of it."""
+    if isinstance(value, Mapping):
+        body = cast("Json", value)
+        told = next((body[key] for key in ("question", "prompt", "message", "description") if body.get(key)), None)
+        if isinstance(told, str):
+            return told
+    return value if isinstance(value, str) else canonical_json(value)
 
 
 def write(dialect: str, settled: Sequence[Settled]) -> object:

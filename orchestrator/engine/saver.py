@@ -26,8 +26,9 @@ from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.types import Interrupt, Send
 
 from orchestrator.engine.buffer import Line, Row
+from orchestrator.engine.persist import until_stored
 from orchestrator.store.checkpoints import Batch
-from orchestrator.store.db import Database
+from orchestrator.store.db import Database, translated
 
 _BRANCH, _JOIN, _TASKS = "branch:to:", "join:", "__pregel_tasks"
 _START, _INTERRUPT, _ERROR, _RESUME = "__start__", "__interrupt__", "__error__", "__resume__"
@@ -152,7 +153,8 @@ class BarrierSaver(AsyncPostgresSaver):
         """The newest checkpoint comes from the buffer; a named older one from the table, after a barrier."""
         if get_checkpoint_id(config):
             await self.barrier()
-            return await super().aget_tuple(config)
+            with translated():
+                return await super().aget_tuple(config)
         line = await self._line(config)
         row = line.as_row()
         return None if row is None else await self._load_checkpoint_tuple(row)
@@ -168,9 +170,13 @@ class BarrierSaver(AsyncPostgresSaver):
         return line
 
     async def _select_newest(self, thread_id: str, ns: str) -> Row | None:
-        async with self._cursor() as cur:
-            await cur.execute(self.SELECT_SQL + _NEWEST, (thread_id, ns), binary=True)
-            return await cur.fetchone()
+        async def read() -> Row | None:
+            with translated():
+                async with self._cursor() as cur:
+                    await cur.execute(self.SELECT_SQL + _NEWEST, (thread_id, ns), binary=True)
+                    return await cur.fetchone()
+
+        return await until_stored(read)
 
     async def _load_checkpoint_tuple(self, value: Row) -> CheckpointTuple:
         # The stock saver hops to a thread for the pending writes of every read; ours are small and at hand.
@@ -198,8 +204,9 @@ class BarrierSaver(AsyncPostgresSaver):
     ) -> AsyncIterator[CheckpointTuple]:
         """As the stock saver, after a barrier."""
         await self.barrier()
-        async for found in super().alist(config, filter=filter, before=before, limit=limit):
-            yield found
+        with translated():
+            async for found in super().alist(config, filter=filter, before=before, limit=limit):
+                yield found
 
     async def aget_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
@@ -207,7 +214,8 @@ class BarrierSaver(AsyncPostgresSaver):
         """As the stock saver, after a barrier: a channel's history is read from the tables."""
         if not self.at_stop:
             await self.barrier()
-        return await super().aget_delta_channel_history(config=config, channels=channels)
+        with translated():
+            return await super().aget_delta_channel_history(config=config, channels=channels)
 
     async def adelete_thread(self, thread_id: str) -> None:
         """As the stock saver; what was buffered of the thread is gone too."""

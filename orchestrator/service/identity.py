@@ -5,6 +5,7 @@ A key is `kt_<id>_<secret>`. The secret is shown once and kept only as its SHA-2
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 import secrets
@@ -68,21 +69,38 @@ class Keyring:
         self._remember_seconds = remember_seconds
         self._monotonic = monotonic
         self._known: dict[bytes, tuple[Caller, float]] = {}
+        self._looking: dict[bytes, asyncio.Task[Caller]] = {}
 
     async def authenticate(self, presented: str | None) -> Caller:
         """The caller that the key `presented` belongs to; raises Unauthenticated, Unavailable."""
+        if self._ctx.clock() is not None:
+            return await authenticate(self._ctx, presented)
         fingerprint = _hash(presented or "")
-        asked = self._monotonic()
         caller, until = self._known.get(fingerprint, (None, 0.0))
-        if caller is not None and asked < until and self._ctx.clock() is None:
+        if caller is not None and self._monotonic() < until:
             return caller
+        task = self._looking.get(fingerprint)
+        if task is None:
+            # A thousand streams that wake at once share one look-up.
+            task = asyncio.create_task(self._look_up(fingerprint, presented))
+            self._looking[fingerprint] = task
+            task.add_done_callback(lambda done: self._forget(fingerprint, done))
+        return await asyncio.shield(task)
+
+    async def _look_up(self, fingerprint: bytes, presented: str | None) -> Caller:
+        # Counted from before the look-up, which may read just ahead of a revocation.
+        until = self._monotonic() + self._remember_seconds
         self._known.pop(fingerprint, None)
         found = await authenticate(self._ctx, presented)
         if len(self._known) >= _REMEMBER_AT_MOST:
             self._known.clear()
-        # Counted from before the look-up, which may have read just ahead of a revocation.
-        self._known[fingerprint] = (found, asked + self._remember_seconds)
+        self._known[fingerprint] = (found, until)
         return found
+
+    def _forget(self, fingerprint: bytes, done: asyncio.Task[Caller]) -> None:
+        del self._looking[fingerprint]
+        if not done.cancelled():
+            done.exception()  # looked at, as whoever asked may have left
 
 
 async def bootstrap(ctx: Context, namespace: str) -> NewKey | None:

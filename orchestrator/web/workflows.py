@@ -109,7 +109,10 @@ async def graph(
             return PlainTextResponse(mermaid(view))
         case "svg":
             # No script of a node's name can run, wherever the picture is opened.
-            headers = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox"}
+            headers = {
+                "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox",
+                "X-Content-Type-Options": "nosniff",
+            }
             return Response(svg(view), media_type="image/svg+xml", headers=headers)
         case "json":
             return JSONResponse(view.model_dump(mode="json"))

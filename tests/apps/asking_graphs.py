@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
@@ -31,11 +32,11 @@ def mark(state: Any, what: str) -> None:
             file.write(f"{what}\n")
 
 
-def chain(*nodes: Any, schema: Any = State, pure: bool = False) -> Any:
-    builder = StateGraph(schema)
+def chain(*nodes: Any, pure: Collection[str] = ()) -> Any:
+    builder = StateGraph(State)
     names = [node.__name__ for node in nodes]
     for name, node in zip(names, nodes, strict=True):
-        builder.add_node(name, node, metadata=PURE if pure else None)
+        builder.add_node(name, node, metadata=PURE if name in pure else None)
     for source, target in zip([START, *names], [*names, END], strict=True):
         builder.add_edge(source, target)
     return builder.compile()
@@ -197,9 +198,9 @@ def held(state: Any) -> Any:
     return {}
 
 
-bound = chain(approve, change, apply)
-bound_late = chain(approve, held, apply)
-bound_twice = chain(approve, apply, apply_again)
+bound = chain(approve, change, apply, pure=["approve", "change"])
+bound_late = chain(approve, held, apply, pure=["approve", "held"])
+bound_twice = chain(approve, apply, apply_again, pure=["approve"])
 
 
 # Parallel work with one failure

@@ -7,6 +7,7 @@ import operator
 import os
 import threading
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
@@ -84,11 +85,11 @@ async def third(state: State) -> State:
     return {"log": ["third"]}
 
 
-def _chain(*nodes: Any, **settings: Any) -> Any:
+def _chain(*nodes: Any, pure: Collection[str] = (), **settings: Any) -> Any:
     builder = StateGraph(State)
     names = [node.__name__ for node in nodes]
     for name, node in zip(names, nodes, strict=True):
-        builder.add_node(name, node)
+        builder.add_node(name, node, metadata=PURE if name in pure else None)
     for source, target in zip([START, *names], [*names, END], strict=True):
         builder.add_edge(source, target)
     return builder.compile(**settings)
@@ -207,7 +208,13 @@ def nul(state: State) -> State:
     return {"text": "a\0b"}
 
 
+def shout(state: State) -> State:
+    raise RuntimeError("a\0b \ud800")
+
+
 unstorable = _chain(first, nul)
+unstorable_then_failing = _chain(nul, shout, pure=["nul"])
+shouting = _chain(shout)
 
 
 def die(state: State) -> State:
@@ -278,4 +285,12 @@ async def make_graph() -> Any:
     return _chain(first)
 
 
-limited = options(_chain(third), max_running=2)
+async def visit(state: State) -> State:
+    mark(state, "in")
+    while not Path(state.get("text", "")).exists():
+        await asyncio.sleep(0.02)
+    mark(state, "out")
+    return {"log": ["visit"]}
+
+
+limited = options(_chain(visit), max_running=2)

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 
-from orchestrator.core.errors import AlreadyResolved, Unavailable
+from orchestrator.core.errors import AlreadyResolved
 from orchestrator.embedded import EmbeddedPostgres
 from orchestrator.service import approvals, workflows
 from orchestrator.service.schema import prepare_database
 from orchestrator.wire import ApproveRequest, RejectRequest, SubmitRequest
 from tests.conftest import REPOSITORY
+from tests.faults.clients import insisting
 from tests.faults.conftest import APP, RISKY, Farm
 from tests.faults.target import Target
 from tests.harness import caller, running
 
-T = TypeVar("T")
 VOTERS = ("tom", "tara", "theo")
 
 
@@ -48,16 +46,6 @@ async def fragile(server: EmbeddedPostgres, target: Target, tmp_path: Path) -> A
             yield found
         finally:
             found.clear_away()
-
-
-async def insisting(call: Callable[[], Awaitable[T]]) -> T:
-    """What a client does: the same request with the same key again, until it is answered."""
-    async with asyncio.timeout(60):
-        while True:
-            try:
-                return await call()
-            except Unavailable:
-                await asyncio.sleep(random.uniform(0.02, 0.1))  # noqa: S311 jitter of a client
 
 
 class Load:

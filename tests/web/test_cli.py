@@ -148,6 +148,20 @@ async def test_exit_codes_tell_refusal_usage_and_silence_apart(edge: Edge, tmp_p
     assert json.loads(refused.out)["code"] == "not_found"
 
 
+async def test_a_new_database_gets_its_first_key_from_the_command_line(empty_database_url: str, tmp_path: Path) -> None:
+    database = {"KEYTURN_DATABASE_URL": empty_database_url}
+    migrated = await in_a_process("migrate", cwd=tmp_path, **database)
+    assert migrated.code == 0, migrated.err
+    assert "applied 0001_spine" in migrated.out
+    assert (await in_a_process("migrate", "--json", cwd=tmp_path, **database)).out == '{"applied": []}\n'
+    first = await in_a_process("bootstrap", "--json", cwd=tmp_path, **database)
+    assert first.code == 0, first.err
+    assert json.loads(first.out)["person"] == "owner"
+    again = await in_a_process("bootstrap", cwd=tmp_path, **database)
+    assert again.code == 1
+    assert "keyturn people add" in again.err
+
+
 async def test_people_and_keys_are_managed_from_the_command_line(edge: Edge, tmp_path: Path) -> None:
     admin = {"KEYTURN_URL": edge.url, "KEYTURN_KEY": await edge.key("rita", ALL)}
     added = await keyturn_command("people", "add", "ann", "-r", "cto", "-r", "team_lead", cwd=tmp_path, **admin)
