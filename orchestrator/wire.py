@@ -287,6 +287,13 @@ class PersonRecord(Response):
     roles: Sequence[str]
 
 
+class PeopleList(Response):
+    """`GET /people`."""
+
+    success: Literal[True] = True
+    people: Sequence[PersonRecord]
+
+
 class KeyRecord(Response):
     """A credential, without its secret."""
 
@@ -297,6 +304,13 @@ class KeyRecord(Response):
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
+
+
+class KeyList(Response):
+    """`GET /keys`."""
+
+    success: Literal[True] = True
+    keys: Sequence[KeyRecord]
 
 
 class NewKey(KeyRecord):

@@ -6,6 +6,7 @@ import json
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC
 from typing import Final
 
 from rich.console import Group, RenderableType
@@ -21,7 +22,7 @@ from orchestrator.wire import EventRecord, GraphView, WorkflowStatus
 _LINES: Final = 12
 _LONGEST_DATA: Final = 160
 # Told at the head of a line already, or only of use to a program.
-_QUIET: Final = frozenset({"request_id", "key_id", "visit", "input"})
+_QUIET: Final = frozenset({"request_id", "key_id", "visit", "input", "action", "digest", "epoch", "approvals"})
 # After these the marks of the graph or the status may have changed.
 _TURNING_POINTS: Final = frozenset(
     {"step-started", "step-finished", "confirmation-required", "confirmation-resolved", "workflow-started"}
@@ -50,16 +51,22 @@ def watch_workflow(session: Session, workflow_id: str) -> WorkflowStatus:
 
 def event_line(event: EventRecord) -> str:
     """One event as one line: number, time, type, who, and what helps to understand it."""
-    at = event.at.strftime("%H:%M:%S")
+    at = event.at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return f"{event.seq:>4}  {at}  {safe(event.type):<22} {safe(event.actor):<12} {_told(event.data)}".rstrip()
 
 
 def _told(data: Mapping[str, object]) -> str:
     parts = [
-        f"{name}={_short(value)}" for name, value in data.items() if name not in _QUIET and value not in (None, "")
+        f"{name}={_short(value)}"
+        for name, value in data.items()
+        if name not in _QUIET and value not in (None, "", [], {})
     ]
     text = safe(" ".join(parts))
     return text if len(text) <= _LONGEST_DATA else text[: _LONGEST_DATA - 1] + "…"
+
+
+def _one_line(text: str) -> Text:
+    return Text(text, no_wrap=True, overflow="ellipsis")
 
 
 def _short(value: object) -> str:
@@ -89,7 +96,7 @@ class _View:
             styled(self.status.status),
         )  # fmt: skip
         return Group(
-            head, self._bar(), self._nodes(), *self._waiting(), *(Text(event_line(one)) for one in self.events)
+            head, self._bar(), self._nodes(), *self._waiting(), *(_one_line(event_line(one)) for one in self.events)
         )
 
     def _bar(self) -> RenderableType:

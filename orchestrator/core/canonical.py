@@ -14,6 +14,8 @@ from typing import cast
 
 MASK = "«hidden»"
 MAX_DEPTH = 64
+# A secret of fewer characters is hidden only where it stands in quotes: it may be part of any word.
+_SHORTEST = 4
 _SECRET = re.compile(r"password|passwd|token|secret|api[_-]?key|authorization|private[_-]?key", re.IGNORECASE)
 
 
@@ -57,10 +59,27 @@ class Redactor:
         self._pattern = re.compile("|".join(patterns), re.IGNORECASE)
 
     def __call__(self, value: object) -> object:
-        """A copy of a JSON value with secrets replaced by a mask."""
-        return self._walk(value, 0)
+        """A copy of a JSON value with secrets replaced by a mask, also where one of its texts repeats them."""
+        return self._walk(value, 0, self._secrets(value, 0, hidden=False))
 
-    def _walk(self, value: object, depth: int) -> object:
+    def hide(self, text: str, value: object) -> str:
+        """`text` without the secrets that the JSON value holds: a description may repeat its arguments."""
+        return _hidden(text, self._secrets(value, 0, hidden=False))
+
+    def _secrets(self, value: object, depth: int, *, hidden: bool) -> set[str]:
+        """The texts below keys that name secrets; every text when `hidden`. Numbers count as little: `max_tokens`."""
+        if depth > MAX_DEPTH:
+            return set()
+        if isinstance(value, Mapping):
+            items = cast("Mapping[object, object]", value).items()
+            below = [(item, hidden or bool(self._pattern.search(str(key)))) for key, item in items]
+        elif isinstance(value, list | tuple):
+            below = [(item, hidden) for item in cast("Sequence[object]", value)]
+        else:
+            return {value} if hidden and isinstance(value, str) and value else set()
+        return {secret for item, inside in below for secret in self._secrets(item, depth + 1, hidden=inside)}
+
+    def _walk(self, value: object, depth: int, secrets: set[str]) -> object:
         if depth > MAX_DEPTH:
             return MASK
         if isinstance(value, Mapping):
@@ -68,12 +87,23 @@ class Redactor:
             return {
                 str(key): MASK
                 if self._pattern.search(str(key)) and item not in (None, "")
-                else self._walk(item, depth + 1)
+                else self._walk(item, depth + 1, secrets)
                 for key, item in items.items()
             }
         if isinstance(value, list | tuple):
-            return [self._walk(item, depth + 1) for item in cast("Sequence[object]", value)]
-        return value
+            return [self._walk(item, depth + 1, secrets) for item in cast("Sequence[object]", value)]
+        return _hidden(value, secrets) if secrets and isinstance(value, str) else value
+
+
+def _hidden(text: str, secrets: set[str]) -> str:
+    """`text` without any of `secrets`, as they are or as JSON writes them."""
+    for secret in sorted(secrets, key=len, reverse=True):
+        for form in (secret, json.dumps(secret, ensure_ascii=False)[1:-1], json.dumps(secret)[1:-1]):
+            if len(form) >= _SHORTEST:
+                text = text.replace(form, MASK)
+            else:
+                text = text.replace(f"'{form}'", f"'{MASK}'").replace(f'"{form}"', f'"{MASK}"')
+    return text
 
 
 redact = Redactor()

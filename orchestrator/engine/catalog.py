@@ -30,8 +30,8 @@ Gates = Mapping[str, Mapping[str, Gate]]
 
 @dataclass(frozen=True, slots=True)
 class GraphEntry:
-    """One graph of the catalog. `topology` is `{nodes: [{id}], edges: [{source, target, conditional}]}`; `types` are the
-    state types that strict msgpack may load.
+    """One graph of the catalog. `topology` is `{nodes: [{id}], edges: [{source, target, conditional}]}`; `types` are
+    the state types that strict msgpack may load.
     """
 
     name: str

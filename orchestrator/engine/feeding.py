@@ -1,12 +1,13 @@
 """Which decisions a thread may be given: those made for exactly what it asks, and nothing else (rule 9).
 
 Stock LangGraph tools can change a thread while a request is pending. Its interrupts are other ones then, so a decision
-is used only if the graph, asked again, asks for the same. Pure: nothing here runs, stores or resumes.
+is used only if the graph, asked again, asks for the same. Nothing here runs, stores or resumes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from langgraph.types import Interrupt
 
@@ -18,6 +19,26 @@ from orchestrator.engine.saver import Standing
 
 # Decisions by the interrupt they were made for; a batched interrupt has several.
 Groups = Mapping[str, Sequence[Decided]]
+
+
+@dataclass(slots=True)
+class Fed:
+    """The decisions given to the graph that no commit contains yet."""
+
+    approval_ids: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+
+    def take(self, groups: Groups) -> None:
+        """These are given to the graph now."""
+        self.approval_ids = {key: [one.approval_id for one in ones] for key, ones in groups.items()}
+
+    def consumed(self, standing: Standing, *, advanced: bool) -> list[str]:
+        """Those the graph has taken: all once its superstep ended, else those it no longer asks about."""
+        return [
+            approval_id
+            for interrupt_id, ids in self.approval_ids.items()
+            if advanced or interrupt_id not in standing.interrupts
+            for approval_id in ids
+        ]
 
 
 def grouped(decided: Iterable[Decided]) -> dict[str, list[Decided]]:

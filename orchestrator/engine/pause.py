@@ -13,7 +13,7 @@ from typing import cast
 
 from langgraph.types import Interrupt
 
-from orchestrator.core.canonical import canonical_json, digest
+from orchestrator.core.canonical import canonical_json, digest, redact
 from orchestrator.core.confidence import route
 from orchestrator.core.deadlines import deadlines, lapses_at
 from orchestrator.core.model import ApprovalState, Assessment, Kind, Level, Requirement, Route, Routing
@@ -100,9 +100,9 @@ def _row(lease: Lease, rules: RiskRules, interrupt: Interrupt, ask: Ask, situati
         "dialect": ask.dialect,
         "payload": interrupt.value,
         "action": ask.action.to_json() if ask.action else None,
-        "question": ask.question,
+        "question": _shown(ask.question, interrupt.value),
         "allowed": list(ask.allowed),
-        "description": ask.description or _described(ask),
+        "description": redact.hide(ask.description or _described(ask), interrupt.value),
         "on_reject": ask.on_reject,
         "requester": lease.requester.person,
         "on_behalf_of": lease.requester.on_behalf_of,
@@ -117,6 +117,11 @@ def _approval_id(workflow_id: str, interrupt_id: str, item: int, nth: int) -> st
     """The same request has the same id, also when the pause that asks it is computed again after a crash."""
     name = f"{workflow_id}\n{interrupt_id}\n{item}\n{nth}"
     return f"ap-{hashlib.sha256(name.encode()).hexdigest()[:24]}"
+
+
+def _shown(question: Mapping[str, object] | None, payload: object) -> Mapping[str, object] | None:
+    """The question with no secret of the payload in its sentence; the rest is masked where it is shown (rule 25)."""
+    return question and {**question, "prompt": redact.hide(str(question["prompt"]), payload)}
 
 
 def _described(ask: Ask) -> str:

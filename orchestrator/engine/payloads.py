@@ -5,6 +5,7 @@ Pure translation. Nothing here decides, stores or resumes.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,12 +15,18 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
 from langgraph.types import Interrupt
 
-from orchestrator.core.canonical import MAX_DEPTH, canonical_json
+from orchestrator.core.canonical import canonical_json, redact
 from orchestrator.core.errors import GraphFault, InvalidInput
+from orchestrator.core.json_schema import problems
 from orchestrator.core.model import Action, Kind, Level
+from orchestrator.core.plain import plain_json
 from orchestrator.sdk.gate import as_action
 
 Json = Mapping[str, object]
+
+_DECISIONS = ("approve", "edit", "reject", "respond")
+# What an action request takes whose review config says nothing.
+_UNNAMED = ["approve", "edit", "reject"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +77,10 @@ def read(interrupt: Interrupt) -> list[Ask]:
     """The asks of one interrupt. GraphFault when its payload is not JSON or breaks the dialect it claims."""
     value: object = interrupt.value
     try:
-        canonical_json(value)
+        plain_json(json.loads(canonical_json(value)), "it")
     except (TypeError, ValueError, RecursionError) as error:
         detail = f"an interrupt() payload must be JSON, and this one is not: {error}"
         raise GraphFault(detail, interrupt_id=interrupt.id) from error
-    if _depth(value) > MAX_DEPTH:
-        detail = f"an interrupt() payload is nested deeper than {MAX_DEPTH}"
-        raise GraphFault(detail, interrupt_id=interrupt.id)
     try:
         return _read(value, interrupt)
     except (InvalidInput, KeyError, TypeError, ValueError) as error:
@@ -94,7 +98,7 @@ def _read(value: object, interrupt: Interrupt) -> list[Ask]:  # noqa: PLR0911 on
             case "question" if "prompt" in body:
                 return [_question(body)]
             case "tool_approval":
-                return [_tool("langchain_call", 0, body, ("approve", "edit", "reject", "respond"))]
+                return [_tool("langchain_call", 0, body, _accepted(body, interrupt))]
             case _ if "action_requests" in body:
                 return _langchain(body)
             case _:
@@ -147,7 +151,24 @@ def checked_question(question: Json) -> Json:
         except SchemaError as error:
             detail = f"`schema` is not a JSON Schema: {error.message}"
             raise InvalidInput(detail) from error
+        if outside := _outside(schema):
+            detail = f"`schema` refers to {outside}; it can refer only to its own parts, such as #/$defs/name"
+            raise InvalidInput(detail)
     return question
+
+
+def _outside(schema: object) -> str | None:
+    """The first reference of a JSON Schema that leaves the schema."""
+    if isinstance(schema, list):
+        return next((found for item in cast("list[object]", schema) if (found := _outside(item))), None)
+    if not isinstance(schema, Mapping):
+        return None
+    body = cast("Json", schema)
+    for key in ("$ref", "$dynamicRef"):
+        target = body.get(key)
+        if isinstance(target, str) and not target.startswith("#"):
+            return target
+    return next((found for item in body.values() if (found := _outside(item))), None)
 
 
 def _langchain(body: Json) -> list[Ask]:
@@ -159,9 +180,35 @@ def _langchain(body: Json) -> list[Ask]:
     asks: list[Ask] = []
     for item, request in enumerate(requests):
         config = configs.get(str(request["name"]), {})
-        allowed = tuple(cast("Sequence[str]", config.get("allowed_decisions") or ("approve", "edit", "reject")))
-        asks.append(_tool("langchain", item, request, allowed))
+        asks.append(_tool("langchain", item, request, _allowed(config.get("allowed_decisions", _UNNAMED))))
     return asks
+
+
+def _allowed(value: object) -> tuple[str, ...]:
+    kinds = cast("list[object]", value) if isinstance(value, list) else []
+    if not kinds or any(kind not in _DECISIONS for kind in kinds):
+        detail = f"`allowed_decisions` is {value!r}; it must list some of {', '.join(_DECISIONS)}"
+        raise InvalidInput(detail)
+    return tuple(str(kind) for kind in kinds)
+
+
+def _accepted(body: Json, interrupt: Interrupt) -> tuple[str, ...]:
+    """The decisions that a call's `response_schema` accepts; all of them where it has none."""
+    given = getattr(interrupt, "response_schema", None)
+    if not isinstance(given, Mapping):
+        return _DECISIONS
+    schema = cast("Json", given)
+    checked_question({"schema": schema})
+    edited = {"name": body["name"], "args": body["args"]}
+    samples: dict[str, Json] = {
+        "edit": {"edited_action": edited},
+        "reject": {"message": ""},
+        "respond": {"message": ""},
+    }
+    accepted = [
+        kind for kind in _DECISIONS if not problems(schema, {"type": kind, **samples.get(kind, {})}, "answer", most=1)
+    ]
+    return _allowed(accepted)
 
 
 def _tool(dialect: str, item: int, request: Json, allowed: tuple[str, ...]) -> Ask:
@@ -188,13 +235,18 @@ def _inbox(item: int, entry: Json) -> Ask:
     request, config = cast("Json", entry["action_request"]), cast("Json", entry["config"])
     flags = {"accept": "allow_accept", "edit": "allow_edit", "response": "allow_respond", "ignore": "allow_ignore"}
     allowed = tuple(kind for kind, flag in flags.items() if config.get(flag))
+    if not allowed:
+        detail = f"`config` must allow something: {', '.join(flags.values())}"
+        raise InvalidInput(detail)
     given: object = request.get("args")
-    arguments: Json = cast("Json", given) if isinstance(given, Mapping) else {}
+    arguments = cast("Json", given) if isinstance(given, Mapping) else {} if given is None else {"args": given}
     action = as_action({"operation": str(request["action"]), "arguments": arguments})
     description = str(entry.get("description") or "")
-    if "accept" not in allowed:
+    if "response" in allowed and not {"accept", "edit"} & set(allowed):
+        # Nothing would run: it is a question, which may be ignored with the answer null where the config says so.
         prompt = description or f"{action.operation} asks for a response"
-        return Ask(Kind.QUESTION, "agent_inbox", item, action, {"prompt": prompt, "schema": {"type": "string"}},
+        schema = {"type": ["string", "null"] if "ignore" in allowed else "string"}
+        return Ask(Kind.QUESTION, "agent_inbox", item, action, {"prompt": prompt, "schema": schema},
                    description, "resume", allowed=allowed)  # fmt: skip
     return Ask(Kind.APPROVAL, "agent_inbox", item, action, None, description, "resume", from_agent=True,
                allowed=allowed)  # fmt: skip
@@ -211,12 +263,12 @@ def _raw(value: object, interrupt: Interrupt) -> Ask:
 
 def _prompt(value: object) -> str:
     """The sentence a raw payload carries for people, if it carries one; else the whole of it."""
-    if isinstance(value, Mapping):
-        body = cast("Json", value)
+    body: Json = cast("Json", value) if isinstance(value, Mapping) else {}
+    if body:
         told = next((body[key] for key in ("question", "prompt", "message", "description") if body.get(key)), None)
         if isinstance(told, str):
             return told
-    return value if isinstance(value, str) else canonical_json(value)
+    return value if isinstance(value, str) else canonical_json(redact(cast("object", value)))
 
 
 def write(dialect: str, settled: Sequence[Settled]) -> object:
@@ -267,6 +319,8 @@ def _write_inbox(one: Settled) -> Json:
             return {"type": "ignore", "args": None}
         case "reject":
             return {"type": "response", "args": f"Rejected: {one.note}"}
+        case _ if one.decision["answer"] is None:
+            return {"type": "ignore", "args": None}
         case _:
             return {"type": "response", "args": one.decision["answer"]}
 
@@ -276,15 +330,3 @@ def _number(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(value)
-
-
-def _depth(value: object, level: int = 0) -> int:
-    if level > MAX_DEPTH:
-        return level
-    if isinstance(value, Mapping):
-        inner: Sequence[object] = list(cast("Mapping[str, object]", value).values())
-    elif isinstance(value, list | tuple):
-        inner = cast("Sequence[object]", value)
-    else:
-        return level
-    return max((_depth(item, level + 1) for item in inner), default=level)

@@ -6,8 +6,9 @@ ended as is returned as a value; only a lost lease and a cancellation leave it b
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, cast
 
 from langgraph.errors import GraphDrained, GraphRecursionError
@@ -18,6 +19,7 @@ from orchestrator.core.errors import ApprovalLapsed, GraphChanged, KeyturnError,
 from orchestrator.core.model import Status
 from orchestrator.core.risk import RiskRules
 from orchestrator.engine import feeding, pause
+from orchestrator.engine.announcing import tell_once
 from orchestrator.engine.catalog import GraphEntry
 from orchestrator.engine.host import SegmentHost
 from orchestrator.engine.lease import Lease
@@ -48,26 +50,6 @@ class End:
     lapsed: Sequence[str] = ()
 
 
-@dataclass(slots=True)
-class _Fed:
-    """The decisions given to the graph that no commit contains yet."""
-
-    approval_ids: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
-
-    def take(self, groups: feeding.Groups) -> None:
-        """These are given to the graph now."""
-        self.approval_ids = {key: [one.approval_id for one in ones] for key, ones in groups.items()}
-
-    def consumed(self, standing: Standing, *, advanced: bool) -> list[str]:
-        """Those the graph has taken: all once its superstep ended, else those it no longer asks about."""
-        return [
-            approval_id
-            for interrupt_id, ids in self.approval_ids.items()
-            if advanced or interrupt_id not in standing.interrupts
-            for approval_id in ids
-        ]
-
-
 class Segment:
     """Runs one lease of a workflow on a governed graph."""
 
@@ -81,7 +63,9 @@ class Segment:
         self._rules = rules
         self._owner = owner
         self._clock = clock
-        self._fed = _Fed()
+        self._fed = feeding.Fed()
+        # One commit of this segment at a time, so that each can tell whether it was stored.
+        self._committing = asyncio.Lock()
         # Whether this workflow can have asked before: only then is that looked up at a pause.
         self._asked = lease.checkpointed
         self._saver = BarrierSaver(
@@ -222,9 +206,9 @@ class Segment:
         if isinstance(error, GraphRecursionError):
             code = "recursion_limit"
         detail = error.detail if isinstance(error, KeyturnError) else f"{type(error).__name__}: {error}"
-        body: dict[str, object] = {"code": code, "detail": detail[:_MAX_DETAIL]}
+        body: dict[str, object] = {"code": code, "detail": to_json(detail[:_MAX_DETAIL])}
         if notes := getattr(error, "__notes__", None):
-            body["where"] = str(notes[0])[:200]
+            body["where"] = to_json(str(notes[0])[:200])
         if isinstance(error, KeyturnError):
             body |= {key: to_json(value) for key, value in error.facts.items()}
         lapsed = [str(body["approval_id"])] if isinstance(error, ApprovalLapsed) and "approval_id" in body else []
@@ -281,10 +265,10 @@ class Segment:
         noted = self._saver.take_events(_ANNOUNCE_AFTER)
         if not noted:
             return
+        told = [Event(kind, self._actor, data) for kind, data in noted]
         try:
-            async with self._db.pipeline() as conn:
-                await workflows.hold(conn, self.lease.workflow_id, self.lease.epoch)
-                await self._write(conn, Batch(), Progress(events=noted), [])
+            async with self._committing:
+                await tell_once(self._db, self.lease, self._actor, told, self._clock)
         except KeyturnError:
             self._saver.give_back(noted)
             raise
@@ -336,7 +320,8 @@ class Segment:
                 await events.append(conn, self.lease.workflow_id, end.events, self._clock())
 
         try:
-            await until_stored(attempt)
+            async with self._committing:
+                await until_stored(attempt)
         except KeyturnError as error:
             if isinstance(error, LeaseLost | Unavailable):
                 raise
@@ -401,4 +386,5 @@ class Segment:
             tried = True
             await attempt()
 
-        await until_stored(once)
+        async with self._committing:
+            await until_stored(once)

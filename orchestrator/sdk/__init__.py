@@ -3,12 +3,32 @@
 `graphs/` imports nothing of Keyturn but this package.
 """
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
 from orchestrator.core.errors import ActionRejected, DigestMismatch, InvalidInput, KeyturnError
 from orchestrator.core.model import Action
-from orchestrator.sdk.effects import Effect, Happened, Unknown, effect
-from orchestrator.sdk.gate import Decision, ask, confirm, request_approval
 from orchestrator.sdk.options import PURE, GraphOptions, options
-from orchestrator.sdk.runtime import idempotency_key
+
+if TYPE_CHECKING:
+    from orchestrator.sdk.effects import Effect, Happened, Unknown, effect
+    from orchestrator.sdk.gate import Decision, ask, confirm, request_approval
+    from orchestrator.sdk.runtime import idempotency_key
+
+# Imported when first asked for: some bring LangGraph along, which the client and the command line do without.
+_HOMES = {
+    "Decision": "orchestrator.sdk.gate",
+    "Effect": "orchestrator.sdk.effects",
+    "Happened": "orchestrator.sdk.effects",
+    "Unknown": "orchestrator.sdk.effects",
+    "ask": "orchestrator.sdk.gate",
+    "confirm": "orchestrator.sdk.gate",
+    "effect": "orchestrator.sdk.effects",
+    "idempotency_key": "orchestrator.sdk.runtime",
+    "request_approval": "orchestrator.sdk.gate",
+}
 
 __all__ = [
     "PURE",
@@ -29,3 +49,10 @@ __all__ = [
     "options",
     "request_approval",
 ]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__} has no attribute {name}")
+    return getattr(importlib.import_module(home), name)

@@ -9,10 +9,10 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Final, Generic, Literal, TypedDict, TypeVar
+from typing import Any, Generic, Literal, TypedDict, TypeVar
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from orchestrator.wire import (
     AnswerRequest,
@@ -25,10 +25,12 @@ from orchestrator.wire import (
     ExplainRequest,
     Explanation,
     GraphView,
+    KeyList,
     KeyRecord,
     KeyRequest,
     NewKey,
     PendingList,
+    PeopleList,
     PersonRecord,
     PersonRequest,
     Ready,
@@ -45,8 +47,6 @@ T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
 Params = Mapping[str, str | int | bool | None]
 Permission = Literal["submit", "read", "decide", "act_as", "admin", "audit"]
-_PEOPLE: Final = TypeAdapter(dict[str, list[PersonRecord]])
-_KEYS: Final = TypeAdapter(dict[str, list[KeyRecord]])
 
 
 class SubmitOptions(TypedDict, total=False):
@@ -285,7 +285,7 @@ def put_person(person: str, name: str, email: str | None, roles: Sequence[str]) 
 
 def people() -> Call[list[PersonRecord]]:
     """Everybody of the namespace."""
-    return Call("GET", "/people", lambda content: _PEOPLE.validate_json(content)["people"])
+    return Call("GET", "/people", lambda content: list(PeopleList.model_validate_json(content).people))
 
 
 def create_key(
@@ -299,7 +299,7 @@ def create_key(
 
 def keys() -> Call[list[KeyRecord]]:
     """The namespace's keys."""
-    return Call("GET", "/keys", lambda content: _KEYS.validate_json(content)["keys"])
+    return Call("GET", "/keys", lambda content: list(KeyList.model_validate_json(content).keys))
 
 
 def revoke_key(key_id: str) -> Call[KeyRecord]:

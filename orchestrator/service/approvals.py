@@ -100,6 +100,7 @@ async def vote(
     ctx: Context, caller: Caller, approval_id: str, request: VoteRequest, idempotency_key: str | None = None
 ) -> Decided:
     """Vote on an approval named by its id."""
+    caller.need("decide")
     choice = Choice(
         Verdict(request.verdict), request.justification, request.voter, approval_id, request.revision, request.digest
     )
@@ -111,6 +112,7 @@ async def answer(
     ctx: Context, caller: Caller, approval_id: str, request: AnswerRequest, idempotency_key: str | None = None
 ) -> Decided:
     """Answer a question, or respond to a tool call that takes responses. AnswerInvalid when it does not fit."""
+    caller.need("decide")
     choice = Choice(None, "", request.answered_by, approval_id, answer=request.answer)
     workflow_id = await _workflow_of(ctx, caller, approval_id)
     return await _decide(ctx, caller, workflow_id, choice, request, idempotency_key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -59,9 +60,18 @@ async def append(conn: Connection, workflow_id: str, events: Iterable[Event], no
             "now": now,
             "types": [event.type for event in rows],
             "actors": [event.actor for event in rows],
-            "bodies": [canonical_json(redact(event.data)).replace("\\u0000", "") for event in rows],
+            "bodies": [_storable(canonical_json(redact(event.data))) for event in rows],
         },
     )
+
+
+# An escaped NUL: its backslash is not itself escaped by the one before it.
+_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
+
+
+def _storable(body: str) -> str:
+    """JSON text without what Postgres cannot hold: NUL characters and halves of surrogate pairs."""
+    return _NUL.sub(r"\1", body).encode(errors="replace").decode()
 
 
 async def after(conn: Connection, namespace: str, workflow_id: str, cursor: int, limit: int) -> list[Params]:
@@ -94,3 +104,17 @@ async def finished_nodes(conn: Connection, namespace: str, workflow_id: str) -> 
     """The names of nodes that have finished at least once."""
     found = await conn.execute(FINISHED_NODES, {"namespace": namespace, "workflow": workflow_id})
     return {row["node"] for row in await found.fetchall()}
+
+
+# Whether an actor has appended anything behind an event.
+NOTED_SINCE = """
+SELECT EXISTS (SELECT 1 FROM keyturn.events
+                WHERE workflow_id = %(workflow)s AND seq > %(after)s AND actor = %(actor)s) AS noted
+"""
+
+
+async def noted_since(conn: Connection, workflow_id: str, actor: str, after: int) -> bool:
+    """Whether `actor` has appended events with a number above `after`."""
+    found = await conn.execute(NOTED_SINCE, {"workflow": workflow_id, "after": after, "actor": actor})
+    row = await found.fetchone()
+    return bool(row and row["noted"])

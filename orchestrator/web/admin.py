@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from fastapi import APIRouter
 
 from orchestrator.service import identity
 from orchestrator.web.auth import Admin, Ctx
-from orchestrator.wire import KeyRecord, KeyRequest, NewKey, PersonRecord, PersonRequest
+from orchestrator.wire import KeyList, KeyRecord, KeyRequest, NewKey, PeopleList, PersonRecord, PersonRequest
 
 router = APIRouter(tags=["administration"])
 
 
 @router.get("/people")
-async def list_people(ctx: Ctx, who: Admin) -> dict[str, Sequence[PersonRecord]]:
+async def list_people(ctx: Ctx, who: Admin) -> PeopleList:
     """Everybody of the namespace, with their roles."""
-    return {"people": await identity.list_people(ctx, who)}
+    return PeopleList(people=await identity.list_people(ctx, who))
 
 
 @router.post("/people", status_code=201)
@@ -26,9 +24,9 @@ async def put_person(ctx: Ctx, who: Admin, body: PersonRequest) -> PersonRecord:
 
 
 @router.get("/keys")
-async def list_keys(ctx: Ctx, who: Admin) -> dict[str, Sequence[KeyRecord]]:
+async def list_keys(ctx: Ctx, who: Admin) -> KeyList:
     """The namespace's keys without their secrets, also the ended ones."""
-    return {"keys": await identity.list_keys(ctx, who)}
+    return KeyList(keys=await identity.list_keys(ctx, who))
 
 
 @router.post("/keys", status_code=201)

@@ -157,7 +157,7 @@ def _endless() -> Any:
     return builder.compile()
 
 
-runaway = _endless()
+runaway = _endless().with_config(recursion_limit=25)
 
 
 # Effects bound to an approval

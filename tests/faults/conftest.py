@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -84,30 +84,40 @@ class Farm:
         assert done.status == "completed", (done.status, done.reason, done.error)
         return done
 
+    async def until(self, found: Callable[[], bool | Awaitable[bool]], seconds: float = 60.0) -> None:
+        """Wait until something is so."""
+        async with asyncio.timeout(seconds):
+            while True:
+                answer = found()
+                if answer if isinstance(answer, bool) else await answer:
+                    return
+                await asyncio.sleep(_POLL)
+
     async def settled(self, waiting: int = 0) -> None:
         """Wait until `waiting` workflows wait for people and every other one has ended."""
-        async with asyncio.timeout(60), self.keyturn.ctx.db.connection() as conn:
-            while await (await conn.execute(_SETTLED, [waiting])).fetchone() is None:
-                await asyncio.sleep(_POLL)
+        async with self.keyturn.ctx.db.connection() as conn:
+
+            async def found() -> bool:
+                return await (await conn.execute(_SETTLED, [waiting])).fetchone() is not None
+
+            await self.until(found)
 
     async def offered(self, graph: str) -> None:
         """Wait until a worker has offered a graph."""
-        async with asyncio.timeout(20):
-            while True:
-                async with self.keyturn.ctx.db.connection() as conn:
-                    if await fleet.newest(conn, graph) is not None:
-                        return
-                await asyncio.sleep(_POLL)
+        async with self.keyturn.ctx.db.connection() as conn:
 
-    async def draining(self, worker: Child) -> None:
-        """Wait until a terminated worker says that it drains."""
-        async with asyncio.timeout(20):
-            while "draining" not in worker.said:
-                await asyncio.sleep(_POLL)
+            async def found() -> bool:
+                return await fleet.newest(conn, graph) is not None
 
-    async def check(self, *, each_step_once: bool = False) -> None:
+            await self.until(found)
+
+    async def said(self, worker: Child, what: str, times: int = 1) -> None:
+        """Wait until a process has logged something."""
+        await self.until(lambda: worker.said.count(what) >= times)
+
+    async def check(self, *, steps_alike: bool = False) -> None:
         """Every promise, from the tables and the target."""
-        found = await violations(self.database_url, self.target, self.promised, each_step_once=each_step_once)
+        found = await violations(self.database_url, self.target, self.promised, steps_alike=steps_alike)
         assert not found, "\n".join(found)
 
     def clear_away(self) -> None:

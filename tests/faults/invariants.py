@@ -50,18 +50,23 @@ class Tables:
 
 
 async def violations(
-    database_url: str, target: Target | None = None, promised: Promised | None = None, *, each_step_once: bool = False
+    database_url: str, target: Target | None = None, promised: Promised | None = None, *, steps_alike: bool = False
 ) -> list[str]:
-    """What is broken. `each_step_once`: no node may have been noted as finished twice (where nothing was killed)."""
+    """What is broken. `steps_alike`: the step events of each graph's workflows must be the same (where
+    nothing was killed)."""
     tables = await read(database_url)
     found = [*_delivered_once(tables), *_audited(tables), *_nothing_stuck(tables), *_fenced(tables)]
     if target is not None:
-        found += [*_effects_once(tables, target), *_effects_decided(tables, target), *_approved_executed(tables, target)]
+        found += [
+            *_effects_once(tables, target),
+            *_effects_decided(tables, target),
+            *_approved_executed(tables, target),
+        ]
         found += _sealed_nodes(target)
     if promised is not None:
         found += _acknowledged(tables, promised)
-    if each_step_once:
-        found += _steps_once(tables)
+    if steps_alike:
+        found += _steps_alike(tables)
     return found
 
 
@@ -223,7 +228,7 @@ def _sealed_nodes(target: Target) -> Iterator[str]:
 
 
 def _step(visit: str) -> int:
-    return int(visit.split(".")[0])
+    return int(visit.split(".", maxsplit=1)[0])
 
 
 def _fenced(tables: Tables) -> Iterator[str]:
@@ -244,12 +249,20 @@ def _fenced(tables: Tables) -> Iterator[str]:
             before.add(actor)
 
 
-def _steps_once(tables: Tables) -> Iterator[str]:
-    for workflow_id, events in tables.events.items():
-        steps = Counter((event["type"], event["body"].get("node")) for event in events if event["type"].startswith("step-"))
-        for (kind, node), times in steps.items():
-            if times > 1:
-                yield f"I5 {workflow_id}: {kind} of {node} is there {times} times"
+def _steps_alike(tables: Tables) -> Iterator[str]:
+    """Every workflow of a graph that completed undisturbed by kills has noted the same steps, as often."""
+    noted: dict[str, dict[str, Counter[tuple[str, str]]]] = defaultdict(dict)
+    for workflow_id, row in tables.workflows.items():
+        if row["status"] == "completed":
+            events = [event for event in tables.events[workflow_id] if event["type"].startswith("step-")]
+            noted[row["graph"]][workflow_id] = Counter((event["type"], event["body"]["node"]) for event in events)
+    for graph, by_workflow in noted.items():
+        usual = Counter(tuple(sorted(steps.items())) for steps in by_workflow.values()).most_common(1)[0][0]
+        for workflow_id, steps in by_workflow.items():
+            for step in {*steps, *dict(usual)}:
+                if steps[step] != dict(usual).get(step, 0):
+                    often = dict(usual).get(step, 0)
+                    yield f"I5 {workflow_id}: {' of '.join(step)} is there {steps[step]} times, usual for {graph}: {often}"
 
 
 def of_invariant(found: Sequence[str], number: str) -> list[str]:

@@ -30,7 +30,7 @@ async def test_a_terminated_worker_hands_its_workflow_back_and_no_completed_node
         ("second", worker.pid),
         ("third", successor.pid),
     ]
-    await farm.check(each_step_once=True)
+    await farm.check(steps_alike=True)
 
 
 async def test_a_draining_worker_takes_nothing_new_and_finishes_what_a_last_step_needs(farm: Farm) -> None:
@@ -39,7 +39,7 @@ async def test_a_draining_worker_takes_nothing_new_and_finishes_what_a_last_step
     worker = farm.worker()
     await farm.target.until("at it-third")
     worker.terminate()
-    await farm.draining(worker)
+    await farm.said(worker, "draining")
     later = await farm.submit("steps", label="later")
     farm.target.release("it-third")
     assert await worker.ended() == 0
@@ -49,7 +49,7 @@ async def test_a_draining_worker_takes_nothing_new_and_finishes_what_a_last_step
     await farm.completed(workflow)
     await farm.completed(later)
     assert len(farm.target.calls_of(workflow)) == 3
-    await farm.check(each_step_once=True)
+    await farm.check(steps_alike=True)
 
 
 async def test_the_command_keyturn_worker_drains_on_sigterm_too(farm: Farm) -> None:
@@ -76,4 +76,4 @@ async def test_the_command_keyturn_worker_drains_on_sigterm_too(farm: Farm) -> N
     farm.worker()
     await farm.completed(workflow)
     await farm.completed(steps)
-    await farm.check(each_step_once=True)
+    await farm.check(steps_alike=True)

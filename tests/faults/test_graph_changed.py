@@ -9,7 +9,7 @@ from string import Template
 from orchestrator.service import workflows
 from tests.faults.conftest import Farm
 
-GRAPH = Template('''
+GRAPH = Template("""
 from typing import TypedDict
 
 from langgraph.graph import END, START, StateGraph
@@ -31,7 +31,7 @@ builder.add_node("$asking", $asking)
 builder.add_edge(START, "$asking")
 builder.add_edge("$asking", END)
 graph = builder.compile()
-''')
+""")
 
 
 def release(folder: Path, asking: str, words: str) -> Path:

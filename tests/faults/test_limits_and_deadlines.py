@@ -18,7 +18,7 @@ async def test_a_limit_on_running_workflows_holds_over_two_worker_processes(farm
         running += {"in": 1, "out": -1}[line]
         most = max(most, running)
     assert most == 2
-    await farm.check(each_step_once=True)
+    await farm.check(steps_alike=True)
 
 
 async def submit(farm: Farm, graph: str, deadline: float, **content: object) -> str:

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.proxy import Moment, Point, Proxy
+from tests.faults.proxy import Cut, Moment, Point, Proxy
 from tests.faults.rig import Rig, rigged, supervising
 from tests.faults.target import Target
 
 GRAPHS = ("governed", "two_questions", "side_by_side", "auto_twice", "fan_out")
+ANNOUNCED = "COMMIT after SELECT keyturn.append_events"
 Case = tuple[Proxy, Point, Moment]
 
 
@@ -47,7 +48,7 @@ async def lost_replies(rig: Rig, graph: str, count: int | None = None) -> None:
         assert ended.status == "completed", (point, moment, ended.error)
         if not hit:
             missed.append((proxy, point, moment))
-    await rig.farm.check(each_step_once=True)
+    await rig.farm.check(steps_alike=True)
     # Some units fall away in another run, such as a claim that finds nothing.
     assert len(missed) <= len(chosen) // 5, missed
 
@@ -89,3 +90,27 @@ async def test_a_worker_killed_at_a_unit_loses_nothing_and_repeats_nothing(rig: 
 @pytest.mark.parametrize("graph", GRAPHS)
 async def test_a_worker_killed_at_any_unit_loses_nothing_and_repeats_nothing(rig: Rig, graph: str) -> None:
     await killed_workers(rig, graph)
+
+
+async def announced(rig: Rig, times: int, cut: Cut | None) -> list[Point]:
+    """A life that is held in a node until the worker has announced where it is; the units until then."""
+    rig.farm.target.hold("it-before")
+    rig.worker.arm()
+    living = asyncio.create_task(rig.life("governed"))
+    await rig.farm.target.until("at it-before", times=times)
+    rig.worker.arm(cut)
+    if cut is None:
+        await rig.farm.until(lambda: any(ANNOUNCED in point.name for point in rig.worker.seen))
+    else:
+        await asyncio.wait_for(cut.done.wait(), 10)
+    seen = [*rig.worker.seen]
+    rig.farm.target.release("it-before")
+    assert (await living).status == "completed"
+    return seen
+
+
+async def test_a_step_announced_while_its_node_runs_is_noted_once_although_the_reply_is_lost(rig: Rig) -> None:
+    point = next(point for point in await announced(rig, 1, None) if ANNOUNCED in point.name)
+    await announced(rig, 2, Cut(point, "before"))
+    await announced(rig, 3, Cut(point, "after"))
+    await rig.farm.check(steps_alike=True)

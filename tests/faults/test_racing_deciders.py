@@ -104,7 +104,7 @@ async def raced(farm: Farm, approvals: int) -> None:
     for workflow, winner in winners.items():
         assert happened[f"charge {workflow}"] == (winner.verdict == "approve")
     assert {winner.verdict for winner in winners.values()} == {"approve", "reject"}
-    await farm.check(each_step_once=True)
+    await farm.check(steps_alike=True)
 
 
 async def test_of_eight_racing_deciders_one_is_obeyed_and_seven_are_told_who(farm: Farm) -> None:

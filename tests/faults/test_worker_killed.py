@@ -117,5 +117,5 @@ async def test_a_decision_survives_the_worker_that_was_delivering_it(farm: Farm)
     farm.worker()
     done = await farm.completed(workflow)
     assert [approval.state for approval in done.approvals] == ["executed"]
-    assert len(farm.target.calls_of(workflow)) == 2  # noqa: PLR2004 the charge and the node behind it
+    assert len(farm.target.calls_of(workflow)) == 2
     await farm.check()

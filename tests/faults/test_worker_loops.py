@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from psycopg import AsyncConnection
 
 from tests.faults.conftest import Farm
@@ -14,9 +12,8 @@ async def test_a_worker_goes_on_after_an_error_that_nobody_foresaw(farm: Farm) -
     await farm.completed(await farm.submit("steps"))
     async with await AsyncConnection.connect(farm.database_url, autocommit=True) as conn:
         await conn.execute("ALTER TABLE keyturn.workflows RENAME TO elsewhere")
-        async with asyncio.timeout(20):
-            while worker.said.count("UndefinedTable") < 2:  # noqa: PLR2004 the claims and the sweep, at least
-                await asyncio.sleep(0.02)
+        # The claims and the sweep, at least.
+        await farm.said(worker, "UndefinedTable", times=2)
         await conn.execute("ALTER TABLE keyturn.elsewhere RENAME TO workflows")
     await farm.completed(await farm.submit("steps"))
     assert worker.alive

@@ -23,8 +23,7 @@ async def failed(keyturn: Keyturn, workflow: str) -> dict[str, Any]:
     assert found.status == "failed"
     assert found.error is not None
     assert found.reason == found.error["code"]
-    page = await workflows.events_page(keyturn.ctx, keyturn.me, workflow, 0, 1000)
-    last = page.events[-1]
+    last = (await workflows.status(keyturn.ctx, keyturn.me, workflow)).history[-1]
     assert last.type == "workflow-failed"
     assert last.data["code"] == found.error["code"]
     return dict(found.error)

@@ -52,7 +52,7 @@ async def test_while_the_database_is_away_calls_are_refused_quickly_and_then_wor
         await recovered(http, f"/workflows/{workflow_id}")
         for _ in range(2):
             proxy.cut()
-            for _ in range(5):
+            for _ in range(2):
                 await refused(http, f"/workflows/{workflow_id}")
             await asyncio.gather(*(refused(http, "/workflows/pending") for _ in range(20)))
             assert (await http.get("/healthz")).status_code == 200

@@ -1,0 +1,252 @@
+"""The trail and who may see it: chains verify, secrets never show, one request has one consequence, namespaces hold."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from orchestrator.core.canonical import MASK, chain_hash
+from orchestrator.core.errors import IdempotencyConflict, InvalidInput, NotFound, SelfApproval
+from orchestrator.service import approvals, explain, identity, workflows
+from orchestrator.service.context import Caller
+from orchestrator.store import events
+from orchestrator.wire import (
+    AnswerRequest,
+    ApproveRequest,
+    ExplainRequest,
+    KeyRequest,
+    PersonRequest,
+    RejectRequest,
+    SubmitRequest,
+    VoteRequest,
+)
+from tests.apps.dialect_graphs import CANARY, SECRETIVE
+from tests.harness import APPS, Keyturn, caller, running
+
+RISKY = {"operation": "deploy", "environment": "production"}
+
+
+# The chain
+
+
+async def verified(keyturn: Keyturn, workflow: str) -> int:
+    """The length of a workflow's chain, every hash of it recomputed."""
+    async with keyturn.ctx.db.connection() as conn:
+        rows = await events.chain(conn, workflow)
+    previous = b""
+    for number, row in enumerate(rows, start=1):
+        assert row["seq"] == number
+        expected = chain_hash(previous, row["seq"], row["at"], row["type"], row["actor"], row["body"])
+        assert bytes(row["hash"]) == expected
+        previous = expected
+    return len(rows)
+
+
+async def test_the_chain_of_events_verifies_with_decisions_refusals_and_odd_text_in_it(keyturn: Keyturn) -> None:
+    odd = {"quotes": '"\\ \u2028 é 漢 \x07', "escaped": "\\u0000 \\\\u0000 \\ud800", "deep": [[[{}]]]}
+    async with keyturn.working():
+        workflow = await keyturn.submit("governed", **RISKY, arguments=odd)
+        await keyturn.asked(workflow)
+        with pytest.raises(SelfApproval):
+            await keyturn.approve(workflow, who="rita")
+        await keyturn.approve(workflow, justification=f"fine \\u0000 {odd['quotes']}")
+        await keyturn.until(workflow, "completed")
+    assert await verified(keyturn, workflow) == len(await keyturn.types(workflow)) > 10
+    page = await workflows.events_page(keyturn.ctx, keyturn.me, workflow, 0, 100)
+    asked = next(one for one in page.events if one.type == "confirmation-required")
+    assert asked.data["action"]["arguments"] == odd  # pyright: ignore[reportIndexIssue, reportOptionalSubscript]
+
+
+async def test_a_changed_or_removed_event_breaks_the_chain(keyturn: Keyturn) -> None:
+    async with keyturn.working():
+        workflow = await keyturn.submit("governed", operation="vacuum")
+        await keyturn.until(workflow, "completed")
+    async with keyturn.ctx.db.connection() as conn:
+        await conn.execute("UPDATE keyturn.events SET actor = 'mallory' WHERE seq = 3")
+    with pytest.raises(AssertionError):
+        await verified(keyturn, workflow)
+
+
+@pytest.mark.parametrize("text", ["a\0b", "\ud800", "x" * 4_001])
+async def test_a_text_that_cannot_be_kept_is_refused_before_anything_happens(keyturn: Keyturn, text: str) -> None:
+    with pytest.raises((InvalidInput, ValueError)):
+        await keyturn.submit("governed", operation=text) if len(text) < 10 else await keyturn.approve("wf", reason=text)
+    assert (await workflows.page(keyturn.ctx, keyturn.me)).workflows == []
+
+
+# Secrets
+
+
+async def everything_shown(keyturn: Keyturn, workflow: str) -> str:
+    """All that the use cases show of a workflow, as one text."""
+    ctx, me = keyturn.ctx, keyturn.me
+    found: list[Any] = [
+        await workflows.get(ctx, me, workflow),
+        await workflows.status(ctx, me, workflow),
+        await workflows.page(ctx, me),
+        await workflows.events_page(ctx, me, workflow, 0, 1000),
+        await workflows.view_graph(ctx, me, workflow),
+        await approvals.pending(ctx, me),
+    ]
+    record = found[0]
+    for one in record.approvals:
+        found += [await approvals.get(ctx, me, one.approval_id), await explain.approval(ctx, me, one.approval_id)]
+    async with ctx.db.connection() as conn:
+        rows = await events.chain(conn, workflow)
+    return "\n".join([*(str(one.model_dump_json()) for one in found), *(str(row["body"]) for row in rows)])
+
+
+async def test_secrets_of_an_action_are_shown_nowhere_and_reach_the_graph_whole(keyturn: Keyturn) -> None:
+    hidden = {"password": CANARY, "nested": [{"api_key": {"value": CANARY}}], "Authorization": f"Bearer {CANARY}"}
+    async with keyturn.working():
+        workflow = await keyturn.submit("governed", **RISKY, arguments={**hidden, "host": "db1"})
+        asked = await keyturn.asked(workflow)
+        waiting = await everything_shown(keyturn, workflow)
+        await keyturn.approve(workflow)
+        await keyturn.until(workflow, "completed")
+    shown = waiting + await everything_shown(keyturn, workflow)
+    assert CANARY not in shown
+    assert MASK in shown
+    assert "db1" in shown
+    async with keyturn.ctx.db.connection() as conn:
+        row = await (await conn.execute("SELECT action FROM keyturn.approvals")).fetchone()
+    assert row is not None
+    assert row["action"]["arguments"]["password"] == CANARY, "the digest and the effect are over the real values"
+    assert asked.action is not None
+
+
+async def test_a_description_that_repeats_a_secret_of_its_payload_is_masked_too(database_url: str) -> None:
+    async with running(database_url, app=APPS / "dialects.json") as keyturn, keyturn.working():
+        for name in SECRETIVE:
+            workflow = await keyturn.submit("prepared", payload=name)
+            await keyturn.asked(workflow)
+            shown = await everything_shown(keyturn, workflow)
+            assert CANARY not in shown, name
+            assert "xyz" not in shown, name
+            assert MASK in shown, name
+
+
+# One request, one consequence
+
+
+async def test_an_idempotency_key_makes_one_workflow_of_a_submission_that_is_sent_twice(keyturn: Keyturn) -> None:
+    request = SubmitRequest(graph="governed", input=RISKY)
+    first = await workflows.submit(keyturn.ctx, keyturn.me, request, "key-1")
+    again = await workflows.submit(keyturn.ctx, keyturn.me, request, "key-1")
+    assert (again.workflow_id, again.replayed, first.replayed) == (first.workflow_id, True, False)
+    other = SubmitRequest(graph="governed", input={"operation": "vacuum"})
+    with pytest.raises(IdempotencyConflict):
+        await workflows.submit(keyturn.ctx, keyturn.me, other, "key-1")
+    theirs = await workflows.submit(keyturn.ctx, caller("tom"), other, "key-1")
+    assert theirs.workflow_id != first.workflow_id, "a key is its caller's own"
+    assert len((await workflows.page(keyturn.ctx, keyturn.me)).workflows) == 2
+    for wrong in ("", " ", "k" * 256):
+        with pytest.raises(InvalidInput):
+            await workflows.submit(keyturn.ctx, keyturn.me, request, wrong)
+
+
+async def test_an_idempotency_key_makes_one_vote_of_a_decision_that_is_sent_twice(keyturn: Keyturn) -> None:
+    async with keyturn.working():
+        workflow = await keyturn.submit("governed", **RISKY)
+        await keyturn.asked(workflow)
+        ctx, tara, request = keyturn.ctx, caller("tara"), ApproveRequest(justification="fine")
+        first = await approvals.approve(ctx, tara, workflow, request, "vote-1")
+        await keyturn.until(workflow, "completed")
+        again = await approvals.approve(ctx, tara, workflow, request, "vote-1")
+        assert (first.code, first.status) == ("resolved", "ready")
+        assert (again.code, again.status, again.resolved_by) == ("replayed", "completed", "tara")
+        with pytest.raises(IdempotencyConflict):
+            await approvals.approve(ctx, tara, workflow, ApproveRequest(justification="other"), "vote-1")
+        with pytest.raises(IdempotencyConflict):
+            await approvals.reject(ctx, tara, workflow, RejectRequest(reason="no"), "vote-1")
+    (one,) = (await keyturn.get(workflow)).approvals
+    assert [vote.voter for vote in one.votes] == ["tara"]
+    assert (await keyturn.types(workflow)).count("confirmation-resolved") == 1
+
+
+# Namespaces
+
+SEES = Callable[[Keyturn, Caller, str, str], Awaitable[Any]]
+NOT_FOUND: dict[str, SEES] = {
+    "workflows.get": lambda k, c, w, a: workflows.get(k.ctx, c, w),
+    "workflows.status": lambda k, c, w, a: workflows.status(k.ctx, c, w),
+    "workflows.cancel": lambda k, c, w, a: workflows.cancel(k.ctx, c, w),
+    "workflows.retry": lambda k, c, w, a: workflows.retry(k.ctx, c, w),
+    "workflows.events_page": lambda k, c, w, a: workflows.events_page(k.ctx, c, w, 0, 10),
+    "workflows.view_graph": lambda k, c, w, a: workflows.view_graph(k.ctx, c, w),
+    "approvals.get": lambda k, c, w, a: approvals.get(k.ctx, c, a),
+    "approvals.approve": lambda k, c, w, a: approvals.approve(k.ctx, c, w, ApproveRequest(justification="x")),
+    "approvals.reject": lambda k, c, w, a: approvals.reject(k.ctx, c, w, RejectRequest(reason="x")),
+    "approvals.vote": lambda k, c, w, a: approvals.vote(k.ctx, c, a, VoteRequest(verdict="approve")),
+    "approvals.answer": lambda k, c, w, a: approvals.answer(k.ctx, c, a, AnswerRequest(answer="x")),
+    "explain.approval": lambda k, c, w, a: explain.approval(k.ctx, c, a),
+    "identity.create_key": lambda k, c, w, a: identity.create_key(
+        k.ctx, c, KeyRequest(person="tara", permissions=["read"])
+    ),
+}
+EMPTY: dict[str, SEES] = {
+    "workflows.page": lambda k, c, w, a: workflows.page(k.ctx, c),
+    "approvals.pending": lambda k, c, w, a: approvals.pending(k.ctx, c),
+    "identity.list_people": lambda k, c, w, a: identity.list_people(k.ctx, c),
+    "identity.list_keys": lambda k, c, w, a: identity.list_keys(k.ctx, c),
+}
+# What has its own test below.
+APART = {"workflows.submit", "explain.action", "identity.put_person", "identity.revoke_key"}
+
+
+def use_cases(module: ModuleType) -> set[str]:
+    """The public functions of a service module that act for a caller."""
+    name = module.__name__.rpartition(".")[2]
+    return {
+        f"{name}.{function.__name__}"
+        for function in vars(module).values()
+        if inspect.iscoroutinefunction(function)
+        and function.__module__ == module.__name__
+        and "caller" in inspect.signature(function).parameters
+        and not function.__name__.startswith("_")
+    }
+
+
+def test_every_use_case_is_in_a_table_of_this_test() -> None:
+    found = {name for module in (workflows, approvals, explain, identity) for name in use_cases(module)}
+    assert found - {*NOT_FOUND, *EMPTY, *APART} == set()
+
+
+async def test_nothing_of_another_namespace_can_be_seen_or_changed(keyturn: Keyturn) -> None:
+    async with keyturn.working():
+        workflow = await keyturn.submit("governed", **RISKY)
+        asked = await keyturn.asked(workflow)
+        before = await keyturn.get(workflow)
+        stranger = caller("tara", "elsewhere", "act_as")
+        for name, use in NOT_FOUND.items():
+            with pytest.raises(NotFound) as refused:
+                await use(keyturn, stranger, workflow, asked.approval_id)
+            assert name.startswith("identity") or "elsewhere" not in refused.value.detail, name
+        for name, use in EMPTY.items():
+            found = await use(keyturn, stranger, workflow, asked.approval_id)
+            assert not list(getattr(found, "workflows", found)), name
+        assert await keyturn.get(workflow) == before
+    assert "refused" not in await keyturn.types(workflow), "not even a trace is left in the other namespace's trail"
+
+
+async def test_people_keys_and_submissions_belong_to_their_namespace(keyturn: Keyturn) -> None:
+    ctx, admin, stranger = keyturn.ctx, caller("root"), caller("root", "elsewhere")
+    key = await identity.create_key(ctx, admin, KeyRequest(person="tara", permissions=["read"]))
+    with pytest.raises(NotFound):
+        await identity.revoke_key(ctx, stranger, key.key_id)
+    assert (await identity.authenticate(ctx, key.key)).namespace == "default"
+    await identity.put_person(ctx, stranger, PersonRequest(person="tara", roles=[]))
+    theirs = (await workflows.submit(ctx, caller("tara", "elsewhere"), SubmitRequest(graph="governed", input=RISKY)))
+    async with keyturn.working():
+        while (await workflows.get(ctx, stranger, theirs.workflow_id)).status != "waiting":
+            await keyturn.until(await keyturn.submit("steps"), "completed")
+        with pytest.raises(NotFound):
+            await keyturn.approve(theirs.workflow_id)
+    mine = [one for one in await identity.list_people(ctx, admin) if one.person == "tara"]
+    assert list(mine[0].roles) == ["team_lead", "tech_lead"]
+    told = await explain.action(ctx, stranger, ExplainRequest(action=RISKY))
+    assert list(told.can_decide) == []
