@@ -25,6 +25,7 @@ from benchmarks.graph import STARTED, payload
 _APP = Path(__file__).parent / "langgraph.json"
 _RITA = Caller("default", "rita", frozenset({"submit", "read"}))
 _TARA = Caller("default", "tara", frozenset({"read", "decide"}))
+_LOOK_SECONDS = 1.0
 _ROOT = Caller("default", "root", frozenset({"admin"}))
 _PEOPLE = (PersonRequest(person="rita", roles=[]), PersonRequest(person="tara", roles=["team_lead"]))
 
@@ -98,7 +99,7 @@ class Governed:
         """Submit, and wait until the workflow waits for its approval."""
         request = SubmitRequest(graph="change", input={"job": job, "payload": payload(), "log": []})
         workflow_id = (await workflows.submit(self._context, _RITA, request)).workflow_id
-        assert await self._ended[workflow_id].get() is Status.WAITING
+        await self._reached(workflow_id, Status.WAITING)
         return workflow_id
 
     async def approve(self, workflow_id: str) -> None:
@@ -107,5 +108,16 @@ class Governed:
 
     async def completed(self, workflow_id: str) -> None:
         """Wait for the end."""
-        assert await self._ended[workflow_id].get() is Status.COMPLETED
+        await self._reached(workflow_id, Status.COMPLETED)
         del self._ended[workflow_id]
+
+    async def _reached(self, workflow_id: str, wanted: Status) -> None:
+        """Wait until a segment has ended as `wanted`. A worker that gives up a lease tells nobody, so look as well."""
+        status: str = ""
+        while status != wanted:
+            try:
+                async with asyncio.timeout(_LOOK_SECONDS):
+                    status = await self._ended[workflow_id].get()
+            except TimeoutError:
+                status = (await workflows.get(self._context, _RITA, workflow_id)).status
+            assert status not in {Status.FAILED, Status.REJECTED}, f"{workflow_id} is {status}"

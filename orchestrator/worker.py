@@ -63,6 +63,7 @@ class Worker:
     _running: dict[str, Running] = field(default_factory=dict[str, Running])
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _draining: bool = False
+    _full: bool = False
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop`, then drain. Survives a database that goes away and comes back."""
@@ -139,11 +140,12 @@ class Worker:
     async def _claim(self, claimer: Claimer) -> None:
         if not self._draining:
             suspects = sum(1 for one in self._running.values() if one.segment.lease.attempts > timers.SUSPECT_AFTER)
+            free = self.settings.worker_concurrency - len(self._running)
+            self._full = True  # until it is known: a segment that ends meanwhile may have been what was in the way
             leases = await claimer.claim(len(self._running), suspects)
+            self._full = len(leases) >= free
             for lease in leases:
                 self._start(lease)
-            if len(leases) and len(self._running) < self.settings.worker_concurrency:
-                return
         # Not wait_for: in Python 3.11 it swallows a cancellation that arrives together with the wake-up.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_POLL):
@@ -161,7 +163,10 @@ class Worker:
         found = self._running.get(segment.lease.workflow_id)
         if found is not None and found.segment is segment:
             del self._running[segment.lease.workflow_id]
-        self._wake.set()
+        # The last claim took all there was, unless it had no room for it: only then is there more to claim now.
+        limited = self.catalog.get(segment.lease.graph).max_running is not None
+        if self._full or limited or segment.lease.attempts > timers.SUSPECT_AFTER:
+            self._wake.set()
 
     async def _segment(self, segment: Segment) -> None:
         lease = segment.lease

@@ -12,8 +12,13 @@ from typing import cast
 
 from langgraph.checkpoint.base import WRITES_IDX_MAP, ChannelVersions, Checkpoint, CheckpointMetadata
 from langgraph.checkpoint.serde.base import SerializerProtocol
-from langgraph.checkpoint.serde.types import _DeltaSnapshot  # pyright: ignore[reportPrivateUsage] no public name
+from langgraph.checkpoint.serde.types import (
+    INTERRUPT,
+    _DeltaSnapshot,  # pyright: ignore[reportPrivateUsage] no public name
+)
+from langgraph.types import Interrupt
 
+from orchestrator.core.errors import GraphFault, NotStorable
 from orchestrator.store.checkpoints import Batch, BlobRow, CheckpointRow, WriteRow
 
 Row = dict[str, object]
@@ -21,6 +26,18 @@ Row = dict[str, object]
 
 def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _dumped(serde: SerializerProtocol, channel: str, value: object) -> tuple[str, bytes]:
+    """The value serialized. GraphFault for an interrupt's payload that cannot be, NotStorable for anything else."""
+    try:
+        return serde.dumps_typed(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        if channel == INTERRUPT:
+            detail = f"an interrupt() payload must be JSON, and this one is not: {error}"
+            raise GraphFault(detail, interrupt_id=cast("Sequence[Interrupt]", value)[0].id) from error
+        detail = f"the graph's state cannot be stored: `{channel}`: {error}; keep in it what can be written down"
+        raise NotStorable(detail, channel=channel) from error
 
 
 @dataclass(slots=True)
@@ -82,7 +99,7 @@ class Line:
                 inline[channel] = True
             if channel in new_versions:
                 version = str(new_versions[channel])
-                blob = BlobRow(self.ns, channel, version, *serde.dumps_typed(value))
+                blob = BlobRow(self.ns, channel, version, *_dumped(serde, channel, value))
                 self.blobs[channel] = blob
                 if not keep_all:
                     self._forget(channel)
@@ -115,7 +132,7 @@ class Line:
             idx = WRITES_IDX_MAP.get(channel, position)
             if not replace and ((task_id, idx) in self.writes or (checkpoint_id, task_id, idx) in self.new_writes):
                 continue
-            row = WriteRow(self.ns, checkpoint_id, task_id, task_path, idx, channel, *serde.dumps_typed(value))
+            row = WriteRow(self.ns, checkpoint_id, task_id, task_path, idx, channel, *_dumped(serde, channel, value))
             if self.head is None or checkpoint_id == self.head.checkpoint_id:
                 self.writes[task_id, idx] = row
             self.new_writes[checkpoint_id, task_id, idx] = row

@@ -48,7 +48,9 @@ class Decided:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A claimed workflow. `attempts` counts claims since the last progress, this one included."""
+    """A claimed workflow. `attempts` counts claims since the last progress, this one included; `taken_from` is the
+    worker whose lease ran out, None where it was free.
+    """
 
     workflow_id: str
     namespace: str
@@ -63,6 +65,7 @@ class Lease:
     case_id: str | None
     requester: Requester
     decided: tuple[Decided, ...]
+    taken_from: str | None = None
 
     @classmethod
     def from_row(cls, row: Params) -> Self:
@@ -81,6 +84,7 @@ class Lease:
             row["case_id"],
             Requester(row["requester"], row["on_behalf_of"], row["launched_by"]),
             tuple(Decided.from_row(one) for one in row["decided"] or ()),
+            row["taken_from"],
         )
 
     def facts(self) -> dict[str, object]:

@@ -83,7 +83,7 @@ def read(interrupt: Interrupt) -> list[Ask]:
         raise GraphFault(detail, interrupt_id=interrupt.id) from error
     try:
         return _read(value, interrupt)
-    except (InvalidInput, KeyError, TypeError, ValueError) as error:
+    except (InvalidInput, AttributeError, KeyError, TypeError, ValueError) as error:
         reason = error.detail if isinstance(error, InvalidInput) else f"{type(error).__name__}: {error}"
         detail = f"an interrupt() payload is malformed: {reason}"
         raise GraphFault(detail, interrupt_id=interrupt.id) from error

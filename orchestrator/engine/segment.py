@@ -27,10 +27,11 @@ from orchestrator.engine.persist import fault_within, until_stored
 from orchestrator.engine.render import to_json
 from orchestrator.engine.saver import BarrierSaver, Batches, Progress, Standing, merged
 from orchestrator.sdk.runtime import current_host
-from orchestrator.store import approvals, checkpoints, events, workflows
+from orchestrator.store import approvals, checkpoints, events, segments, workflows
 from orchestrator.store.checkpoints import Batch
-from orchestrator.store.db import Clock, Connection, Database
+from orchestrator.store.db import Clock, Database, Params
 from orchestrator.store.events import Event
+from orchestrator.store.segments import Parts, Release
 
 _MAX_DETAIL = 2000
 _ANNOUNCE_AFTER = 0.25
@@ -45,9 +46,22 @@ class End:
     error: Mapping[str, object] | None = None
     result: object = None
     events: Sequence[Event] = ()
-    rows: Sequence[Mapping[str, Any]] = ()
+    rows: Sequence[Params] = ()
     risk: str | None = None
     lapsed: Sequence[str] = ()
+
+    def node(self, progress: Progress) -> str | None:
+        """Where the workflow stands: at what it asks, else at what would run next."""
+        if self.rows:
+            return str(self.rows[0]["node"])
+        return progress.next_nodes[0] if progress.next_nodes else None
+
+    def release(self) -> Release:
+        """What the row becomes."""
+        return Release(
+            self.status.value, self.status.finished, self.reason, self.error, self.result, self.risk,
+            progress=self.status is not Status.FAILED,
+        )  # fmt: skip
 
 
 class Segment:
@@ -224,11 +238,13 @@ class Segment:
     def _started(self) -> list[tuple[str, dict[str, object]]]:
         lease, version = self.lease, self._entry.version
         changed = version != lease.graph_version
-        if lease.checkpointed and lease.attempts == 1 and not changed:
+        if lease.checkpointed and lease.attempts == 1 and not changed and lease.taken_from is None:
             return []
         data: dict[str, object] = {"attempt": lease.attempts, "epoch": lease.epoch, "version": version}
         if changed:
             data["submitted_for"] = lease.graph_version
+        if lease.taken_from is not None:
+            data["taken_over_from"] = lease.taken_from
         return [("workflow-started", data)]
 
     async def _situation(self, interrupt_ids: Sequence[str]) -> pause.Situation:
@@ -245,14 +261,9 @@ class Segment:
     async def _barrier(self, thread_id: str, batch: Batch, progress: Progress) -> None:
         delivered = self._fed.consumed(Standing(), advanced=True) if progress.advanced else []
 
-        async def attempt() -> None:
-            async with self._db.pipeline() as conn:
-                await workflows.hold(conn, thread_id, self.lease.epoch)
-                node = progress.next_nodes[0] if progress.next_nodes else None
-                await workflows.progress(conn, thread_id, node, self._clock())
-                await self._write(conn, batch, progress, delivered)
-
-        await self._stored(attempt, batch)
+        node = progress.next_nodes[0] if progress.next_nodes else None
+        parts = self._parts(batch, progress, delivered, node=node)
+        await self._stored(parts)
         if progress.advanced:
             self._fed.approval_ids.clear()
         self._ring()
@@ -277,17 +288,11 @@ class Segment:
     async def _decided_by_policy(self, planned: pause.Pause) -> None:
         """Everything was decided automatically: the decisions are durable before the graph goes on in this lease."""
         batches, progress, delivered = await self._taken()
-
-        async def attempt() -> None:
-            async with self._db.pipeline() as conn:
-                await workflows.hold(conn, self.lease.workflow_id, self.lease.epoch)
-                await workflows.progress(conn, self.lease.workflow_id, planned.rows[0]["node"], self._clock())
-                await self._write(conn, merged(batches, self.lease.workflow_id), progress, delivered)
-                for row in planned.rows:
-                    await approvals.insert(conn, dict(row))
-                await events.append(conn, self.lease.workflow_id, planned.events, self._clock())
-
-        await self._stored(attempt, merged(batches, self.lease.workflow_id))
+        parts = self._parts(
+            merged(batches, self.lease.workflow_id), progress, delivered, node=planned.rows[0]["node"],
+            approvals=planned.rows, more=planned.events,
+        )  # fmt: skip
+        await self._stored(parts)
         self._saver.mark_committed(batches)
         self._asked = True
         self._fed.approval_ids = {}
@@ -306,22 +311,13 @@ class Segment:
             raise
         except Exception as error:  # noqa: BLE001 a checkpoint that cannot be read fails its workflow, and only that
             return await self._finish_without_state(end if end.status is Status.FAILED else self._failed(error))
-        batch = merged(batches, self.lease.workflow_id)
-        executed = end.status is Status.COMPLETED or (progress.effects_completed and end.status is not Status.FAILED)
-
-        async def attempt() -> None:
-            async with self._db.pipeline() as conn:
-                await workflows.hold(conn, self.lease.workflow_id, self.lease.epoch)
-                await workflows.release(conn, self._row(end, batch, progress))
-                await self._write(conn, batch, progress, delivered, executed=executed)
-                for row in end.rows:
-                    await approvals.insert(conn, dict(row))
-                await approvals.lapse(conn, end.lapsed)
-                await events.append(conn, self.lease.workflow_id, end.events, self._clock())
-
+        parts = self._parts(
+            merged(batches, self.lease.workflow_id), progress, delivered, node=end.node(progress),
+            approvals=end.rows, lapsed=end.lapsed, more=end.events, release=end.release(),
+        )  # fmt: skip
         try:
             async with self._committing:
-                await until_stored(attempt)
+                await until_stored(lambda: self._commit(parts))
         except KeyturnError as error:
             if isinstance(error, LeaseLost | Unavailable):
                 raise
@@ -335,44 +331,36 @@ class Segment:
 
     async def _finish_without_state(self, end: End) -> Status:
         """The state cannot be stored, or not be read: fail with the reason; the last checkpoint stays as it is."""
-        async with self._db.pipeline() as conn:
-            await workflows.hold(conn, self.lease.workflow_id, self.lease.epoch)
-            await workflows.release(conn, self._row(end, Batch(), Progress()))
-            await events.append(conn, self.lease.workflow_id, end.events, self._clock())
+        await self._commit(Parts(node=end.node(Progress()), events=end.events, release=end.release()))
         self._ring()
         return end.status
 
-    def _row(self, end: End, batch: Batch, progress: Progress) -> dict[str, Any]:
-        waiting_at = end.rows[0]["node"] if end.rows else None
-        return {
-            "workflow": self.lease.workflow_id,
-            "status": end.status.value,
-            "reason": end.reason,
-            "error": end.error,
-            "result": end.result,
-            "node": waiting_at or (progress.next_nodes[0] if progress.next_nodes else None),
-            "risk": end.risk,
-            "checkpointed": bool(batch.checkpoints),
-            "progress": end.status is not Status.FAILED,
-            "finished": end.status.finished,
-            "now": self._clock(),
-        }
-
-    async def _write(
-        self, conn: Connection, batch: Batch, progress: Progress, delivered: Sequence[str], *, executed: bool = False
-    ) -> None:
-        workflow_id, now = self.lease.workflow_id, self._clock()
-        if batch:
-            await checkpoints.write(conn, workflow_id, batch)
-        await approvals.deliver(conn, delivered, now)
-        if executed or progress.effects_completed:
-            await approvals.execute(conn, workflow_id, now)
+    def _parts(
+        self,
+        batch: Batch,
+        progress: Progress,
+        delivered: Sequence[str],
+        *,
+        node: str | None,
+        approvals: Sequence[Params] = (),
+        lapsed: Sequence[str] = (),
+        more: Sequence[Event] = (),
+        release: Release | None = None,
+    ) -> Parts:
+        """What a commit writes: the decisions the graph has taken, the steps it made, and then `more` events."""
         noted = [Event(kind, self._actor, data) for kind, data in progress.events]
         if delivered:
             noted.insert(0, Event("decision-delivered", self._actor, {"approvals": list(delivered)}))
-        await events.append(conn, workflow_id, noted, now)
+        completed = release is not None and release.status == Status.COMPLETED
+        return Parts(
+            node, batch, delivered, completed or progress.effects_completed, approvals, lapsed, [*noted, *more], release
+        )
 
-    async def _stored(self, attempt: Any, batch: Batch) -> None:
+    async def _commit(self, parts: Parts) -> None:
+        async with self._db.connection() as conn:
+            await segments.commit(conn, self.lease.workflow_id, self.lease.epoch, parts, self._clock())
+
+    async def _stored(self, parts: Parts) -> None:
         """Commit a barrier; when a reply was lost, look whether it was stored before it is sent again."""
         tried = False
 
@@ -381,10 +369,10 @@ class Segment:
             if tried:
                 async with self._db.transaction() as conn:
                     await workflows.hold(conn, self.lease.workflow_id, self.lease.epoch)
-                    if await checkpoints.contains(conn, self.lease.workflow_id, batch):
+                    if await checkpoints.contains(conn, self.lease.workflow_id, parts.batch):
                         return
             tried = True
-            await attempt()
+            await self._commit(parts)
 
         async with self._committing:
             await until_stored(once)

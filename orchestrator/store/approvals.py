@@ -139,6 +139,7 @@ UPDATE keyturn.approvals SET state = 'lapsed' WHERE approval_id = ANY(%(approval
 async def insert(conn: Connection, row: Params) -> None:
     """Insert one request; JSON columns are plain values, times are instants."""
     prepared = {key: Json(row[key]) if row[key] is not None else None for key in _JSON_COLUMNS}
+    prepared["payload"] = Json(row["payload"])  # which may be null itself
     await conn.execute(INSERT, {**row, **prepared})
 
 

@@ -5,10 +5,11 @@ The rows are those stock LangGraph savers write, so its tools read them; only wh
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from orchestrator.store.db import Connection
+from orchestrator.store.db import Connection, Params
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,58 +60,45 @@ class Batch:
         return bool(self.checkpoints or self.blobs or self.writes)
 
 
-# Everything of one barrier in one round trip. Blobs are immutable per version; a task's control writes replace.
-WRITE_BATCH = """
-WITH new_blobs AS (
-    INSERT INTO langgraph.checkpoint_blobs (thread_id, checkpoint_ns, channel, version, type, blob)
-    SELECT %(thread)s, * FROM unnest(%(b_ns)s::text[], %(b_channel)s::text[], %(b_version)s::text[], %(b_type)s::text[],
-                                     %(b_blob)s::bytea[])
-    ON CONFLICT (thread_id, checkpoint_ns, channel, version) DO NOTHING
-), new_writes AS (
-    INSERT INTO langgraph.checkpoint_writes
-           (thread_id, checkpoint_ns, checkpoint_id, task_id, task_path, idx, channel, type, blob)
-    SELECT %(thread)s, * FROM unnest(%(w_ns)s::text[], %(w_checkpoint)s::text[], %(w_task)s::text[],
-                                     %(w_path)s::text[], %(w_idx)s::int[], %(w_channel)s::text[], %(w_type)s::text[],
-                                     %(w_blob)s::bytea[])
-    ON CONFLICT (thread_id, checkpoint_ns, checkpoint_id, task_id, idx)
-    DO UPDATE SET channel = EXCLUDED.channel, type = EXCLUDED.type, blob = EXCLUDED.blob
-)
-INSERT INTO langgraph.checkpoints (thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, checkpoint, metadata)
-SELECT %(thread)s, ns, id, parent, body::jsonb, metadata::jsonb
-  FROM unnest(%(c_ns)s::text[], %(c_id)s::text[], %(c_parent)s::text[], %(c_body)s::text[], %(c_metadata)s::text[])
-    AS c (ns, id, parent, body, metadata)
-ON CONFLICT (thread_id, checkpoint_ns, checkpoint_id)
-DO UPDATE SET checkpoint = EXCLUDED.checkpoint, metadata = EXCLUDED.metadata
+# Everything of one barrier.
+WRITE = """
+SELECT keyturn.write_checkpoints(%(thread)s, %(checkpoints)s::json, %(blobs)s::json, %(writes)s::json,
+                                 %(bytes)b::bytea[])
 """
 
 
 async def write(conn: Connection, thread_id: str, batch: Batch) -> None:
     """Write `batch`; nothing is read back."""
-    blobs, writes, rows = batch.blobs, batch.writes, batch.checkpoints
-    await conn.execute(
-        WRITE_BATCH,
+    await conn.execute(WRITE, {"thread": thread_id, **columns(batch)})
+
+
+def columns(batch: Batch) -> Params:
+    """`batch` as arguments of a statement: JSON arrays, and beside them the bytes, for which JSON has no place."""
+    contents = [row.blob for row in batch.blobs] + [row.blob for row in batch.writes]
+    blobs = [
+        {"ns": row.ns, "channel": row.channel, "version": row.version, "type": row.type, "at": at}
+        for at, row in enumerate(batch.blobs, start=1)
+    ]
+    writes = [
         {
-            "thread": thread_id,
-            "b_ns": [b.ns for b in blobs],
-            "b_channel": [b.channel for b in blobs],
-            "b_version": [b.version for b in blobs],
-            "b_type": [b.type for b in blobs],
-            "b_blob": [b.blob for b in blobs],
-            "w_ns": [w.ns for w in writes],
-            "w_checkpoint": [w.checkpoint_id for w in writes],
-            "w_task": [w.task_id for w in writes],
-            "w_path": [w.task_path for w in writes],
-            "w_idx": [w.idx for w in writes],
-            "w_channel": [w.channel for w in writes],
-            "w_type": [w.type for w in writes],
-            "w_blob": [w.blob for w in writes],
-            "c_ns": [c.ns for c in rows],
-            "c_id": [c.checkpoint_id for c in rows],
-            "c_parent": [c.parent_id for c in rows],
-            "c_body": [c.checkpoint for c in rows],
-            "c_metadata": [c.metadata for c in rows],
-        },
-    )
+            "ns": row.ns, "id": row.checkpoint_id, "task": row.task_id, "path": row.task_path, "idx": row.idx,
+            "channel": row.channel, "type": row.type, "at": at,
+        }
+        for at, row in enumerate(batch.writes, start=1 + len(batch.blobs))
+    ]  # fmt: skip
+    rows = [
+        {
+            "ns": row.ns, "id": row.checkpoint_id, "parent": row.parent_id, "body": row.checkpoint,
+            "metadata": row.metadata,
+        }
+        for row in batch.checkpoints
+    ]  # fmt: skip
+    return {
+        "checkpoints": json.dumps(rows) if rows else None,
+        "blobs": json.dumps(blobs) if blobs else None,
+        "writes": json.dumps(writes) if writes else None,
+        "bytes": contents or None,
+    }
 
 
 # Whether a checkpoint is stored, or a task's write with exactly this content.

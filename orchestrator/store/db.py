@@ -174,6 +174,9 @@ def translated() -> Generator[None]:
         if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
             raise _unavailable(error) from error
         raise
+    except UnicodeEncodeError as error:
+        detail = "the database cannot hold this value: a text contains half of a surrogate pair"
+        raise NotStorable(detail) from error
     except (TimeoutError, ConnectionError) as error:
         raise _unavailable(error) from error
 

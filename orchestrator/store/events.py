@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -26,8 +26,8 @@ class Event:
 
 # Append to the chain of one workflow, whose row the transaction holds or has just written.
 APPEND = """
-SELECT keyturn.append_events(%(workflow)s, coalesce(%(now)s::timestamptz, now()), %(types)s::text[],
-                             %(actors)s::text[], %(bodies)s::text[])
+SELECT keyturn.append_events(%(workflow)s, coalesce(%(now)s::timestamptz, now()), %(types)b::text[],
+                             %(actors)b::text[], %(bodies)b::text[])
 """
 
 # Events of one workflow after a cursor.
@@ -53,15 +53,16 @@ async def append(conn: Connection, workflow_id: str, events: Iterable[Event], no
     rows = list(events)
     if not rows:
         return
-    await conn.execute(
-        APPEND,
-        {
-            "workflow": workflow_id,
-            "now": now,
-            "types": [event.type for event in rows],
-            "actors": [event.actor for event in rows],
-            "bodies": [_storable(canonical_json(redact(event.data))) for event in rows],
-        },
+    types, actors, bodies = columns(rows)
+    await conn.execute(APPEND, {"workflow": workflow_id, "now": now, "types": types, "actors": actors, "bodies": bodies})
+
+
+def columns(events: Sequence[Event]) -> tuple[list[str], list[str], list[str]]:
+    """Types, actors and bodies of `events` as they are stored: without secrets and what Postgres cannot hold."""
+    return (
+        [event.type for event in events],
+        [event.actor for event in events],
+        [_storable(canonical_json(redact(event.data))) for event in events],
     )
 
 

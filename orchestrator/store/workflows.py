@@ -28,20 +28,21 @@ VALUES (%(workflow_id)s, %(namespace)s, %(graph)s, %(graph_version)s, %(title)s,
 CLAIM = """
 WITH clock AS (SELECT coalesce(%(now)s::timestamptz, now()) AS now),
 ready AS (
-    SELECT workflow_id, priority, run_at FROM keyturn.workflows, clock
+    SELECT workflow_id, priority, run_at, owner FROM keyturn.workflows, clock
      WHERE status = 'ready' AND run_at <= clock.now AND attempts < 2 AND graph = ANY(%(graphs)s)
      ORDER BY priority DESC, run_at LIMIT %(free)s FOR UPDATE OF workflows SKIP LOCKED
 ), stranded AS (
-    SELECT workflow_id, priority, run_at FROM keyturn.workflows, clock
+    SELECT workflow_id, priority, run_at, owner FROM keyturn.workflows, clock
      WHERE status = 'running' AND lease_until < clock.now AND attempts < 2 AND graph = ANY(%(graphs)s)
      ORDER BY lease_until LIMIT %(free)s FOR UPDATE OF workflows SKIP LOCKED
 ), suspect AS (
-    SELECT workflow_id, priority, run_at FROM keyturn.workflows, clock
+    SELECT workflow_id, priority, run_at, owner FROM keyturn.workflows, clock
      WHERE attempts >= 2 AND graph = ANY(%(graphs)s)
        AND ((status = 'running' AND lease_until < clock.now) OR (status = 'ready' AND run_at <= clock.now))
      ORDER BY run_at LIMIT %(suspects)s FOR UPDATE OF workflows SKIP LOCKED
 ), chosen AS (
-    SELECT workflow_id FROM (SELECT * FROM stranded UNION ALL SELECT * FROM suspect UNION ALL SELECT * FROM ready) d
+    SELECT workflow_id, owner
+      FROM (SELECT * FROM stranded UNION ALL SELECT * FROM suspect UNION ALL SELECT * FROM ready) d
      ORDER BY priority DESC, run_at LIMIT %(free)s
 )
 UPDATE keyturn.workflows w
@@ -50,7 +51,7 @@ UPDATE keyturn.workflows w
   FROM chosen, clock
  WHERE w.workflow_id = chosen.workflow_id
 RETURNING w.workflow_id, w.namespace, w.graph, w.graph_version, w.epoch, w.attempts, w.input, w.checkpointed, w.mode,
-    w.title, w.case_id, w.requester, w.on_behalf_of, w.launched_by,
+    w.title, w.case_id, w.requester, w.on_behalf_of, w.launched_by, chosen.owner AS taken_from,
     (SELECT json_agg(json_build_object('approval_id', a.approval_id, 'interrupt_id', a.interrupt_id, 'item', a.item,
                 'node', a.node,
                 'kind', a.kind, 'dialect', a.dialect, 'payload', a.payload, 'allowed', a.allowed,

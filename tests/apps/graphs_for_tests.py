@@ -212,7 +212,17 @@ def shout(state: State) -> State:
     raise RuntimeError("a\0b \ud800")
 
 
+def half(state: State) -> State:
+    return {"text": "\ud800"}
+
+
+def alive(state: State) -> State:
+    return {"arguments": {"lock": threading.Lock()}}
+
+
 unstorable = _chain(first, nul)
+unstorable_text = _chain(first, half)
+unstorable_object = _chain(first, alive)
 unstorable_then_failing = _chain(nul, shout, pure=["nul"])
 shouting = _chain(shout)
 

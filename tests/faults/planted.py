@@ -1,7 +1,125 @@
-"""Bugs, planted on purpose: a check that cannot fail proves nothing. Each is a mistake that somebody could make."""
+"""Bugs, planted on purpose: a check that cannot fail proves nothing. Each is a mistake that somebody could make.
+
+`plant` puts one into the process it is called in; those of a client are context managers, as tests are clients.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncGenerator, Generator
+from typing import Any
+
+from orchestrator.engine.lease import Lease
+from orchestrator.engine.saver import BarrierSaver
+from orchestrator.sdk import effects
+from orchestrator.sdk.runtime import host
+from orchestrator.service.dispatch import Claimer
+from orchestrator.store import workflows
+from orchestrator.store.approvals import deliver
+from orchestrator.store.db import Connection, Database, Params
+from orchestrator.worker import Worker
+
 
 def plant(name: str) -> None:
-    raise NotImplementedError(name)
+    """Put a bug into this worker process."""
+    WORKER_BUGS[name]()
+
+
+def _no_fence() -> None:
+    """A worker does not prove its lease before it writes, nor minds that it could not be renewed."""
+
+    async def hold(conn: Connection, workflow_id: str, epoch: int) -> None:
+        del conn, workflow_id, epoch
+        await asyncio.sleep(0)
+
+    workflows.hold = hold
+    Worker._abort = lambda *_: None  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _random_keys() -> None:
+    """The idempotency key of an effect is a new one each time."""
+
+    def key(name: str = "") -> str:
+        return f"{host().workflow_id}:{secrets.token_hex(8)}:1:{name}"
+
+    effects.idempotency_key = key
+
+
+def _late_barrier() -> None:
+    """What completed is kept only at the end of the segment."""
+
+    async def barrier(self: BarrierSaver) -> None:
+        del self
+        await asyncio.sleep(0)
+
+    BarrierSaver.barrier = barrier
+
+
+def _delivered_early() -> None:
+    """A decision counts as delivered when it is handed to a worker."""
+    claim = Claimer.claim
+
+    async def early(self: Claimer, running: int, suspects: int) -> list[Lease]:
+        leases = await claim(self, running, suspects)
+        async with self._ctx.db.transaction() as conn:
+            for lease in leases:
+                await deliver(conn, [one.approval_id for one in lease.decided], None)
+        return leases
+
+    Claimer.claim = early
+
+
+WORKER_BUGS = {
+    "no fence": _no_fence,
+    "random keys": _random_keys,
+    "late barrier": _late_barrier,
+    "delivered early": _delivered_early,
+}
+
+
+@contextlib.contextmanager
+def acknowledged_without_being_stored() -> Generator[None]:
+    """A decision is answered, and its transaction is rolled back."""
+    real = Database.transaction
+
+    @contextlib.asynccontextmanager
+    async def transaction(self: Database) -> AsyncGenerator[Connection]:
+        async with self.connection() as conn, conn.transaction(force_rollback=True):
+            yield conn
+
+    Database.transaction = transaction
+    try:
+        yield
+    finally:
+        Database.transaction = real
+
+
+@contextlib.contextmanager
+def decided_in_two_transactions() -> Generator[None]:
+    """The approval is resolved in one transaction, and what that means for its workflow written in another."""
+    real, move = Database.transaction, workflows.move
+    later: list[Params] = []
+
+    @contextlib.asynccontextmanager
+    async def transaction(self: Database) -> AsyncGenerator[Connection]:
+        async with real(self) as conn:
+            yield conn
+        rows, later[:] = [*later], []
+        if rows:
+            async with real(self) as conn:
+                for row in rows:
+                    await move(conn, row)
+
+    async def put_off(conn: Connection, row: Params) -> None:
+        del conn
+        later.append(row)
+        await asyncio.sleep(0)
+
+    patched: Any = Database
+    patched.transaction, workflows.move = transaction, put_off
+    try:
+        yield
+    finally:
+        patched.transaction, workflows.move = real, move

@@ -18,7 +18,9 @@ def lines(trace: Path) -> list[str]:
 
 async def ledger(keyturn: Keyturn, workflow: str) -> list[dict[str, Any]]:
     async with keyturn.ctx.db.connection() as conn:
-        found = await conn.execute("SELECT * FROM keyturn.effects WHERE workflow_id = %s ORDER BY started_at", (workflow,))
+        found = await conn.execute(
+            "SELECT * FROM keyturn.effects WHERE workflow_id = %s ORDER BY started_at", (workflow,)
+        )
         return await found.fetchall()
 
 

@@ -159,11 +159,12 @@ async def test_a_failure_after_an_approval_does_not_ask_for_it_again(keyturn: Ke
     assert lines(trace) == [f"apply {workflow}:apply:3:apply"]
 
 
+@pytest.mark.parametrize("graph", ["unstorable", "unstorable_text", "unstorable_object"])
 async def test_a_state_that_cannot_be_stored_fails_its_workflow_from_the_last_checkpoint_that_could(
-    keyturn: Keyturn,
+    keyturn: Keyturn, graph: str
 ) -> None:
     async with keyturn.working():
-        workflow = await keyturn.submit("unstorable")
+        workflow = await keyturn.submit(graph)
         error = await failed(keyturn, workflow)
         assert error["code"] == "not_storable"
         await workflows.retry(keyturn.ctx, keyturn.me, workflow)

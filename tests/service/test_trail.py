@@ -240,7 +240,7 @@ async def test_people_keys_and_submissions_belong_to_their_namespace(keyturn: Ke
         await identity.revoke_key(ctx, stranger, key.key_id)
     assert (await identity.authenticate(ctx, key.key)).namespace == "default"
     await identity.put_person(ctx, stranger, PersonRequest(person="tara", roles=[]))
-    theirs = (await workflows.submit(ctx, caller("tara", "elsewhere"), SubmitRequest(graph="governed", input=RISKY)))
+    theirs = await workflows.submit(ctx, caller("tara", "elsewhere"), SubmitRequest(graph="governed", input=RISKY))
     async with keyturn.working():
         while (await workflows.get(ctx, stranger, theirs.workflow_id)).status != "waiting":
             await keyturn.until(await keyturn.submit("steps"), "completed")

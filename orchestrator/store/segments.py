@@ -1,0 +1,95 @@
+"""One commit of a segment as one statement, which is one transaction: the lease is proved, then everything is written.
+
+Whatever a worker changes of a workflow while it holds it goes through here, except the ledger of effects and steps told
+between commits. Rows of LangGraph's own tables are those stock LangGraph savers write, so its tools read them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from orchestrator.store import checkpoints, events
+from orchestrator.store.checkpoints import Batch
+from orchestrator.store.db import Connection, Params
+from orchestrator.store.events import Event
+
+COMMIT = """
+SELECT keyturn.commit_segment(
+    %(workflow)s, %(epoch)s, %(now)s, %(checkpoints)s::json, %(blobs)s::json, %(writes)s::json, %(bytes)b::bytea[],
+    %(delivered)s::text[], %(executed)s, %(approvals)s::json, %(lapsed)s::text[],
+    %(types)b::text[], %(actors)b::text[], %(bodies)b::text[],
+    %(status)s, %(reason)s, %(error)s, %(result)s, %(node)s, %(risk)s, %(checkpointed)s, %(progress)s, %(finished)s)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """What the workflow's row becomes when the lease ends. `progress`: claims without progress start from nothing."""
+
+    status: str
+    finished: bool
+    reason: str | None = None
+    error: Mapping[str, object] | None = None
+    result: object = None
+    risk: str | None = None
+    progress: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What one commit writes. Without `release` it is a barrier, and the lease goes on.
+
+    `approvals` are rows whose JSON columns are plain values; `executed` says that a node with effects has completed
+    behind the decisions delivered so far, those of `delivered` included.
+    """
+
+    node: str | None = None
+    batch: Batch = field(default_factory=Batch)
+    delivered: Sequence[str] = ()
+    executed: bool = False
+    approvals: Sequence[Params] = ()
+    lapsed: Sequence[str] = ()
+    events: Sequence[Event] = ()
+    release: Release | None = None
+
+
+async def commit(conn: Connection, workflow_id: str, epoch: int, parts: Parts, now: datetime | None) -> None:
+    """Commit `parts`, or fail with LeaseLost and write nothing. The connection is in autocommit."""
+    types, actors, bodies = events.columns(parts.events)
+    await conn.execute(
+        COMMIT,
+        {
+            "workflow": workflow_id, "epoch": epoch, "now": now, **checkpoints.columns(parts.batch),
+            "delivered": list(parts.delivered) or None, "executed": parts.executed,
+            "approvals": json.dumps(parts.approvals, default=_plain) if parts.approvals else None, "lapsed": list(parts.lapsed) or None,
+            "types": types or None, "actors": actors or None, "bodies": bodies or None,
+            "node": parts.node, **_ended(parts.release, checkpointed=bool(parts.batch.checkpoints)),
+        },
+    )  # fmt: skip
+
+
+def _ended(release: Release | None, *, checkpointed: bool) -> Params:
+    if release is None:
+        release = Release("", finished=False)
+    return {
+        "status": release.status or None,
+        "reason": release.reason,
+        "error": None if release.error is None else json.dumps(release.error),
+        "result": None if release.result is None else json.dumps(release.result),
+        "risk": release.risk,
+        "checkpointed": checkpointed,
+        "progress": release.progress,
+        "finished": release.finished,
+    }
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return f"{value.total_seconds()} seconds"
+    message = f"a {type(value).__name__} cannot be stored"
+    raise TypeError(message)

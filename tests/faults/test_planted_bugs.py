@@ -1,0 +1,125 @@
+"""The checks can fail: each planted bug is found by the invariants, in the scenario that the others pass."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.core.errors import Unavailable
+from orchestrator.service import approvals
+from orchestrator.wire import ApproveRequest
+from tests.faults import planted
+from tests.faults.conftest import RISKY, Farm
+from tests.faults.invariants import violations
+from tests.faults.proxy import Cut, Point
+from tests.faults.rig import Rig, rigged
+from tests.faults.target import Target
+from tests.harness import caller
+
+
+@pytest.fixture
+async def rig(database_url: str, target: Target, tmp_path: Path) -> AsyncIterator[Rig]:
+    async with rigged(database_url, target, tmp_path) as found:
+        yield found
+
+
+async def broken(farm: Farm) -> set[str]:
+    """The numbers of the invariants that do not hold."""
+    return {one.split()[0] for one in await violations(farm.database_url, farm.target, farm.promised)}
+
+
+async def killed_at(farm: Farm, point: str, bug: str | None) -> None:
+    """What is ready runs up to a point, where its worker is killed; another worker with the same bug takes over."""
+    plants = (bug,) if bug else ()
+    farm.target.hold(point)
+    doomed = farm.doomed(plants=plants)
+    await farm.target.until(f"at {point}")
+    await doomed.kill()
+    farm.target.release(point)
+    farm.worker(plants=plants)
+
+
+@pytest.mark.parametrize(("bug", "found"), [("no fence", {"I9"}), (None, set[str]())])
+async def test_a_zombie_that_is_not_fenced_is_found(farm: Farm, bug: str | None, found: set[str]) -> None:
+    farm.target.hold("it-second")
+    workflow = await farm.submit("steps")
+    zombie = farm.doomed(plants=(bug,) if bug else ())
+    await farm.target.until("at it-second")
+    await zombie.freeze()
+    farm.target.release("it-second")
+    successor = farm.worker()
+    await farm.completed(workflow)
+    successor.terminate()
+    await successor.ended()
+    zombie.thaw()
+    await farm.target.until(f"end {workflow}:second:2", times=2)
+    if bug:
+        await farm.target.until(f"end {workflow}:third:3", times=2)
+    # It is done with it when it has done other work.
+    await farm.completed(await farm.submit("steps"))
+    assert await broken(farm) == found
+
+
+@pytest.mark.parametrize(("bug", "found"), [("random keys", {"I2", "I4"}), (None, set[str]())])
+async def test_an_effect_under_another_key_each_time_is_found(farm: Farm, bug: str | None, found: set[str]) -> None:
+    workflow = await farm.submit("governed", operation="vacuum")
+    await killed_at(farm, "it-called", bug)
+    await farm.completed(workflow)
+    assert await broken(farm) == found
+
+
+@pytest.mark.parametrize(("bug", "found"), [("late barrier", {"I8"}), (None, set[str]())])
+async def test_a_completed_node_that_runs_again_is_found(farm: Farm, bug: str | None, found: set[str]) -> None:
+    workflow = await farm.submit("steps")
+    await killed_at(farm, "it-third", bug)
+    await farm.completed(workflow)
+    assert await broken(farm) == found
+
+
+@pytest.mark.parametrize(("bug", "found"), [("delivered early", {"I1"}), (None, set[str]())])
+async def test_a_decision_that_is_lost_with_its_worker_is_found(farm: Farm, bug: str | None, found: set[str]) -> None:
+    workflow = await farm.submit("governed", **RISKY)
+    asking = farm.worker(plants=(bug,) if bug else ())
+    await farm.keyturn.asked(workflow)
+    asking.terminate()
+    await asking.ended()
+    await farm.keyturn.approve(workflow)
+    await killed_at(farm, "it-before", bug)
+    await farm.keyturn.until(workflow, "completed", "waiting")
+    assert await broken(farm) == found
+
+
+@pytest.mark.parametrize("planting", [True, False])
+async def test_a_decision_that_is_acknowledged_without_being_stored_is_found(farm: Farm, planting: bool) -> None:
+    farm.worker()
+    workflow = await farm.submit("governed", **RISKY)
+    asked = await farm.keyturn.asked(workflow)
+    if planting:
+        with planted.acknowledged_without_being_stored():
+            await farm.keyturn.approve(workflow)
+    else:
+        await farm.keyturn.approve(workflow)
+        await farm.completed(workflow)
+    farm.promised.decided[asked.approval_id] = ("approve", "tara")
+    assert await broken(farm) == ({"I7"} if planting else set())
+
+
+@pytest.mark.parametrize("planting", [True, False])
+async def test_a_decision_in_two_transactions_is_found(rig: Rig, planting: bool) -> None:
+    farm = rig.farm
+    workflow = await farm.submit("governed", **RISKY)
+    asked = await farm.keyturn.asked(workflow)
+    go = ApproveRequest(justification="go")
+    # The connection is lost where the second transaction would begin.
+    rig.client.arm(Cut(Point("BEGIN", 2), "before"))
+    if planting:
+        with planted.decided_in_two_transactions(), pytest.raises(Unavailable):
+            await approvals.approve(rig.ctx, caller("tara"), workflow, go, "key")
+    told = await approvals.approve(rig.ctx, caller("tara"), workflow, go, "key")
+    farm.promised.decided[asked.approval_id] = ("approve", "tara")
+    assert told.code == ("replayed" if planting else "resolved")
+    if not planting:
+        await farm.completed(workflow)
+    assert await broken(farm) == ({"I4", "I6"} if planting else set())
