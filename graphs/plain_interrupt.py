@@ -7,10 +7,9 @@ It knows nothing of Keyturn. Run as it is, its question is governed, durable and
 # LangGraph's own annotations are partial.
 from __future__ import annotations
 
-from typing import TypedDict
-
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import interrupt
+from typing_extensions import TypedDict
 
 
 class State(TypedDict, total=False):

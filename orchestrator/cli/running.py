@@ -60,6 +60,8 @@ async def worker_context(settings: Settings) -> AsyncGenerator[Context]:
         min_size=settings.pool_min,
         max_size=settings.pool_max,
         timeout=_WORKER_PATIENCE,
+        connect_seconds=settings.connect_timeout_seconds,
+        statement_seconds=settings.statement_timeout_seconds,
     )
     await db.pool.open()
     try:

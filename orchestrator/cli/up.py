@@ -35,12 +35,14 @@ _log: Final = logging.getLogger(__name__)
 
 def run_up(settings: Settings, *, as_json: bool = False) -> None:
     """Run until a signal, then drain; raises DirectoryInUse when another process runs in the data directory."""
+    # Runbooks run inside this process and read where things are from its environment.
+    os.environ |= {"KEYTURN_DATA_DIR": str(settings.data_dir), "KEYTURN_CONFIG_DIR": str(settings.config_dir)}
     with contextlib.ExitStack() as stack:
         postgres = None
         if settings.database_url is None:
             postgres = stack.enter_context(EmbeddedPostgres(settings.data_dir))
             settings = settings.model_copy(update={"database_url": postgres.url})
-        # Taken before anything else begins: a port in use is said at once.
+        # Behind the directory's lock, so that a second `up` is told of the first and not of its port.
         listener = stack.enter_context(contextlib.closing(bind(settings.host, settings.port)))
         run_async(_Up(settings, postgres, listener, as_json).run())
 

@@ -82,17 +82,18 @@ class Lease:
             row["mode"],
             row["title"],
             row["case_id"],
-            Requester(row["requester"], row["on_behalf_of"], row["launched_by"]),
+            Requester(row["requester"], row["on_behalf_of"], row["launched_by"], frozenset(row["roles"])),
             tuple(Decided.from_row(one) for one in row["decided"] or ()),
             row["taken_from"],
         )
 
-    def facts(self) -> dict[str, object]:
-        """What risk rules see as `workflow`."""
+    def facts(self, node: str) -> dict[str, object]:
+        """What risk rules see as `workflow`, when `node` asks."""
         return {
             "id": self.workflow_id,
             "namespace": self.namespace,
             "graph": self.graph,
+            "node": node,
             "title": self.title,
             "case_id": self.case_id,
             "mode": self.mode,

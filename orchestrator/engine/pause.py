@@ -109,7 +109,11 @@ def _row(lease: Lease, rules: RiskRules, interrupt: Interrupt, ask: Ask, situati
         "launched_by": lease.requester.launched_by,
         "requested_at": now,
     }
-    judged = _approval(lease, rules, ask, now) if ask.kind is Kind.APPROVAL else _question(lease, rules, ask, now)
+    judged = (
+        _approval(lease, rules, ask, row["node"], now)
+        if ask.kind is Kind.APPROVAL
+        else _question(lease, rules, ask, now)
+    )
     return {**row, **judged}
 
 
@@ -131,10 +135,10 @@ def _described(ask: Ask) -> str:
     return " ".join(part for part in parts if part)
 
 
-def _approval(lease: Lease, rules: RiskRules, ask: Ask, now: datetime) -> Params:
+def _approval(lease: Lease, rules: RiskRules, ask: Ask, node: str, now: datetime) -> Params:
     assert ask.action is not None  # noqa: S101 an approval has an action: the reader saw to it
     confidence = (ask.confidence or 0.0) if ask.from_agent else None
-    assessment = rules.assess(ask.action, lease.requester, lease.facts(), confidence, ask.raised_to)
+    assessment = rules.assess(ask.action, lease.requester, lease.facts(node), confidence, ask.raised_to)
     terms = terms_for(assessment.level, rules)
     routing = route(
         assessment.level, terms.auto_approve, ask.confidence, ask.from_agent,

@@ -59,7 +59,7 @@ class End:
     def release(self) -> Release:
         """What the row becomes."""
         return Release(
-            self.status.value, self.status.finished, self.reason, self.error, self.result, self.risk,
+            self.status.value, self.status.finished, self.reason, self.error, self.result,
             progress=self.status is not Status.FAILED,
         )  # fmt: skip
 
@@ -258,7 +258,7 @@ class Segment:
 
         return await until_stored(read)
 
-    async def _barrier(self, thread_id: str, batch: Batch, progress: Progress) -> None:
+    async def _barrier(self, _thread_id: str, batch: Batch, progress: Progress) -> None:
         delivered = self._fed.consumed(Standing(), advanced=True) if progress.advanced else []
 
         node = progress.next_nodes[0] if progress.next_nodes else None
@@ -290,7 +290,7 @@ class Segment:
         batches, progress, delivered = await self._taken()
         parts = self._parts(
             merged(batches, self.lease.workflow_id), progress, delivered, node=planned.rows[0]["node"],
-            approvals=planned.rows, more=planned.events,
+            approvals=planned.rows, more=planned.events, risk=planned.level.value,
         )  # fmt: skip
         await self._stored(parts)
         self._saver.mark_committed(batches)
@@ -313,7 +313,7 @@ class Segment:
             return await self._finish_without_state(end if end.status is Status.FAILED else self._failed(error))
         parts = self._parts(
             merged(batches, self.lease.workflow_id), progress, delivered, node=end.node(progress),
-            approvals=end.rows, lapsed=end.lapsed, more=end.events, release=end.release(),
+            approvals=end.rows, lapsed=end.lapsed, more=end.events, risk=end.risk, release=end.release(),
         )  # fmt: skip
         try:
             async with self._committing:
@@ -345,6 +345,7 @@ class Segment:
         approvals: Sequence[Params] = (),
         lapsed: Sequence[str] = (),
         more: Sequence[Event] = (),
+        risk: str | None = None,
         release: Release | None = None,
     ) -> Parts:
         """What a commit writes: the decisions the graph has taken, the steps it made, and then `more` events."""
@@ -353,8 +354,9 @@ class Segment:
             noted.insert(0, Event("decision-delivered", self._actor, {"approvals": list(delivered)}))
         completed = release is not None and release.status == Status.COMPLETED
         return Parts(
-            node, batch, delivered, completed or progress.effects_completed, approvals, lapsed, [*noted, *more], release
-        )
+            node, batch, delivered, completed or progress.effects_completed, approvals, lapsed, [*noted, *more], risk,
+            release,
+        )  # fmt: skip
 
     async def _commit(self, parts: Parts) -> None:
         async with self._db.connection() as conn:

@@ -15,7 +15,8 @@ from langgraph.types import interrupt
 
 from orchestrator.core.canonical import canonical_json, digest
 from orchestrator.core.errors import ActionRejected, InvalidInput
-from orchestrator.sdk.gate import Decision, mismatch
+from orchestrator.core.model import Action
+from orchestrator.sdk.gate import Decision, as_action, mismatch
 from orchestrator.sdk.runtime import Binding, EffectEntry, host, idempotency_key, visit
 
 T = TypeVar("T")
@@ -183,7 +184,7 @@ def effect(
     *,
     verify: Verify | None = None,
     approval: Decision | Mapping[str, object] | None = None,
-    action: Mapping[str, object] | None = None,
+    action: Action | Mapping[str, object] | None = None,
 ) -> Effect:
     """Enter an effect in the ledger under `workflow:node:visit:name`.
 
@@ -200,9 +201,10 @@ def effect(
     binding: Binding | None = None
     if approval is not None and action is not None:
         decision = approval if isinstance(approval, Decision) else Decision.from_json(approval)
-        found = digest(action, decision.volatile_fields)
+        wanted = as_action(action).to_json()
+        found = digest(wanted, decision.volatile_fields)
         if found != decision.digest:
-            raise mismatch(decision, action)
+            raise mismatch(decision, wanted)
         binding = Binding(decision.approval_id, found)
     return Effect(name, verify, binding)
 

@@ -58,12 +58,27 @@ def link_options(application: str, statement_seconds: float = 30.0) -> Params:
 class Database:
     """A pool of autocommit connections. `timeout` is how many seconds a caller waits for a free one."""
 
-    def __init__(self, url: str, *, min_size: int = 2, max_size: int = 12, timeout: float = 0.8) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        min_size: int = 2,
+        max_size: int = 12,
+        timeout: float = 0.8,
+        connect_seconds: int = 3,
+        statement_seconds: float = 30.0,
+    ) -> None:
         self.url = url
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             url,
             connection_class=AsyncConnection[DictRow],
-            kwargs={**link_options("keyturn"), "autocommit": True, "row_factory": dict_row, "prepare_threshold": 2},
+            kwargs={
+                **link_options("keyturn", statement_seconds),
+                "connect_timeout": connect_seconds,
+                "autocommit": True,
+                "row_factory": dict_row,
+                "prepare_threshold": 2,
+            },
             min_size=min_size,
             max_size=max_size,
             timeout=timeout,

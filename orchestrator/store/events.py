@@ -54,7 +54,9 @@ async def append(conn: Connection, workflow_id: str, events: Iterable[Event], no
     if not rows:
         return
     types, actors, bodies = columns(rows)
-    await conn.execute(APPEND, {"workflow": workflow_id, "now": now, "types": types, "actors": actors, "bodies": bodies})
+    await conn.execute(
+        APPEND, {"workflow": workflow_id, "now": now, "types": types, "actors": actors, "bodies": bodies}
+    )
 
 
 def columns(events: Sequence[Event]) -> tuple[list[str], list[str], list[str]]:

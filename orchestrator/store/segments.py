@@ -34,7 +34,6 @@ class Release:
     reason: str | None = None
     error: Mapping[str, object] | None = None
     result: object = None
-    risk: str | None = None
     progress: bool = True
 
 
@@ -53,6 +52,7 @@ class Parts:
     approvals: Sequence[Params] = ()
     lapsed: Sequence[str] = ()
     events: Sequence[Event] = ()
+    risk: str | None = None
     release: Release | None = None
 
 
@@ -64,9 +64,11 @@ async def commit(conn: Connection, workflow_id: str, epoch: int, parts: Parts, n
         {
             "workflow": workflow_id, "epoch": epoch, "now": now, **checkpoints.columns(parts.batch),
             "delivered": list(parts.delivered) or None, "executed": parts.executed,
-            "approvals": json.dumps(parts.approvals, default=_plain) if parts.approvals else None, "lapsed": list(parts.lapsed) or None,
+            "approvals": json.dumps(parts.approvals, default=_plain) if parts.approvals else None,
+            "lapsed": list(parts.lapsed) or None,
             "types": types or None, "actors": actors or None, "bodies": bodies or None,
-            "node": parts.node, **_ended(parts.release, checkpointed=bool(parts.batch.checkpoints)),
+            "node": parts.node, "risk": parts.risk,
+            **_ended(parts.release, checkpointed=bool(parts.batch.checkpoints)),
         },
     )  # fmt: skip
 
@@ -79,7 +81,6 @@ def _ended(release: Release | None, *, checkpointed: bool) -> Params:
         "reason": release.reason,
         "error": None if release.error is None else json.dumps(release.error),
         "result": None if release.result is None else json.dumps(release.result),
-        "risk": release.risk,
         "checkpointed": checkpointed,
         "progress": release.progress,
         "finished": release.finished,

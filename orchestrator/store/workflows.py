@@ -52,6 +52,7 @@ UPDATE keyturn.workflows w
  WHERE w.workflow_id = chosen.workflow_id
 RETURNING w.workflow_id, w.namespace, w.graph, w.graph_version, w.epoch, w.attempts, w.input, w.checkpointed, w.mode,
     w.title, w.case_id, w.requester, w.on_behalf_of, w.launched_by, chosen.owner AS taken_from,
+    ARRAY(SELECT role FROM keyturn.role_bindings r WHERE r.namespace = w.namespace AND r.person = w.requester) AS roles,
     (SELECT json_agg(json_build_object('approval_id', a.approval_id, 'interrupt_id', a.interrupt_id, 'item', a.item,
                 'node', a.node,
                 'kind', a.kind, 'dialect', a.dialect, 'payload', a.payload, 'allowed', a.allowed,

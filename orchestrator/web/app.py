@@ -124,4 +124,6 @@ def _database(settings: Settings) -> Database:
         min_size=settings.pool_min,
         max_size=settings.pool_max,
         timeout=settings.pool_timeout_seconds,
+        connect_seconds=settings.connect_timeout_seconds,
+        statement_seconds=settings.statement_timeout_seconds,
     )

@@ -140,8 +140,8 @@ def fan(state: State) -> list[Send]:
 
 
 async def item(state: State) -> State:
-    mark(state, f"item {state['text']} {idempotency_key()}")
-    return {"log": [f"item{state['text']}"]}
+    mark(state, f"item {state.get('text')} {idempotency_key()}")
+    return {"log": [f"item{state.get('text')}"]}
 
 
 def _fan_out() -> Any:
@@ -176,7 +176,7 @@ nested = _nested()
 
 def explode(state: State) -> State:
     mark(state, "explode")
-    if not Path(state["text"]).exists():
+    if not Path(state.get("text", "")).exists():
         raise RuntimeError("the boiler is cold")
     return {"log": ["exploded"]}
 
@@ -187,7 +187,7 @@ failing = _chain(first, explode)
 def block(state: State) -> State:
     mark(state, "block begins")
     end = time.monotonic() + state.get("seconds", 30.0)
-    while time.monotonic() < end and not (state.get("text") and Path(state["text"]).exists()):
+    while time.monotonic() < end and not (state.get("text") and Path(state.get("text", "")).exists()):
         threading.Event().wait(0.02)
     mark(state, "block ends")
     return {"log": ["block"]}
@@ -295,10 +295,10 @@ async def make_graph() -> Any:
     return _chain(first)
 
 
-async def visit(state: State) -> State:
+def visit(state: State) -> State:
     mark(state, "in")
     while not Path(state.get("text", "")).exists():
-        await asyncio.sleep(0.02)
+        threading.Event().wait(0.02)
     mark(state, "out")
     return {"log": ["visit"]}
 

@@ -11,6 +11,9 @@ import secrets
 from collections.abc import AsyncGenerator, Generator
 from typing import Any
 
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+
 from orchestrator.engine.lease import Lease
 from orchestrator.engine.saver import BarrierSaver
 from orchestrator.sdk import effects
@@ -21,20 +24,16 @@ from orchestrator.store.approvals import deliver
 from orchestrator.store.db import Connection, Database, Params
 from orchestrator.worker import Worker
 
+_FENCE = "AND epoch = p_epoch AND status = 'running'"
+
 
 def plant(name: str) -> None:
     """Put a bug into this worker process."""
     WORKER_BUGS[name]()
 
 
-def _no_fence() -> None:
-    """A worker does not prove its lease before it writes, nor minds that it could not be renewed."""
-
-    async def hold(conn: Connection, workflow_id: str, epoch: int) -> None:
-        del conn, workflow_id, epoch
-        await asyncio.sleep(0)
-
-    workflows.hold = hold
+def _deaf() -> None:
+    """A worker does not mind that its leases could not be renewed. (Its writes are still refused.)"""
     Worker._abort = lambda *_: None  # pyright: ignore[reportAttributeAccessIssue]
 
 
@@ -72,11 +71,23 @@ def _delivered_early() -> None:
 
 
 WORKER_BUGS = {
-    "no fence": _no_fence,
+    "deaf": _deaf,
     "random keys": _random_keys,
     "late barrier": _late_barrier,
     "delivered early": _delivered_early,
 }
+
+
+async def remove_fence(database_url: str) -> None:
+    """Commits of segments no longer prove the lease."""
+    async with await AsyncConnection[TupleRow].connect(database_url, autocommit=True) as conn:
+        for name in ("commit_segment", "hold_lease"):
+            found = await (await conn.execute(b"SELECT prosrc, oid FROM pg_proc WHERE proname = %s", [name])).fetchone()
+            assert found is not None
+            assert _FENCE in found[0]
+            row = await (await conn.execute(b"SELECT pg_get_functiondef(%s)", [found[1]])).fetchone()
+            assert row is not None
+            await conn.execute(row[0].replace(_FENCE, "").encode())
 
 
 @contextlib.contextmanager

@@ -136,11 +136,11 @@ class _Link:
         try:
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            self._writer.transport.abort()
+            self._real_writer.transport.abort()
             for pump in pumps:
                 pump.cancel()
             await asyncio.gather(*pumps, return_exceptions=True)
-            self._writer.transport.abort()
-            self._real_writer.transport.abort()
 
     async def _upward(self) -> None:
         length = await self._reader.readexactly(4)

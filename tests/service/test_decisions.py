@@ -25,13 +25,13 @@ from orchestrator.service.context import Caller
 from orchestrator.wire import ApproveRequest, PersonRequest, SubmitRequest, VoteRequest
 from tests.harness import Keyturn, caller
 
-HIGH = {"operation": "deploy", "environment": "production"}
-CRITICAL = {"operation": "delete_project", "environment": "production"}
+HIGH: dict[str, Any] = {"operation": "deploy", "environment": "production"}
+CRITICAL: dict[str, Any] = {"operation": "delete_project", "environment": "production"}
 
 
-async def waiting(keyturn: Keyturn, content: dict[str, str] = HIGH, **more: Any) -> str:
+async def waiting(keyturn: Keyturn, content: dict[str, Any] | None = None, **more: Any) -> str:
     """A workflow that waits for a decision."""
-    request = SubmitRequest(graph="governed", input=dict(content), **more)
+    request = SubmitRequest(graph="governed", input=content or HIGH, **more)
     workflow = (await workflows.submit(keyturn.ctx, keyturn.me, request)).workflow_id
     async with keyturn.working():
         await keyturn.asked(workflow)
@@ -63,7 +63,8 @@ async def test_nobody_decides_on_their_own_request_in_whatever_part(keyturn: Key
         keyturn.me = caller("tara")
         workflow = await waiting(keyturn)
     else:
-        workflow = await waiting(keyturn, **{role: "tara"})
+        more: dict[str, Any] = {role: "tara"}
+        workflow = await waiting(keyturn, **more)
     await refused(keyturn, workflow, SelfApproval)
     with pytest.raises(SelfApproval):
         await keyturn.reject(workflow)

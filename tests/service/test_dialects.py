@@ -84,8 +84,8 @@ async def test_a_graph_can_raise_its_risk_and_never_lower_it(keyturn: Keyturn) -
         low = {"type": "approval", "action": {"operation": "vacuum"}, "risk": "critical"}
         (one,) = await asked(keyturn, await keyturn.submit("anything", payload=low))
         assert one.risk_level == "critical"
-        high = {"type": "approval", "risk": "low", "confidence": 100, "approved": True,
-                "action": {"operation": "deploy", "environment": "production", "metadata": {"approved": True}}}  # fmt: skip
+        action = {"operation": "deploy", "environment": "production", "metadata": {"approved": True}}
+        high = {"type": "approval", "risk": "low", "confidence": 100, "approved": True, "action": action}
         (one,) = await asked(keyturn, await keyturn.submit("anything", payload=high))
         assert (one.risk_level, one.route) == ("high", "QUICK")
 

@@ -1,4 +1,4 @@
-"""The ledger of effects through the real worker: what finished never runs again, what is bound runs only as approved."""
+"""The ledger of effects in the real worker: what finished never runs again, what is bound runs only as approved."""
 
 from __future__ import annotations
 

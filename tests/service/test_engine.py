@@ -1,8 +1,9 @@
-"""Graphs of every make run as the engine promises: several requests at once, subgraphs, fan-out, stops and factories."""
+"""Graphs of every make run as promised: several requests at once, subgraphs, fan-out, stops and factories."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,7 +45,8 @@ async def test_parallel_requests_are_approvals_of_their_own_and_the_workflow_goe
         left, right = (asked[f"deploy {name} in production"] for name in ("left", "right"))
         with pytest.raises(AmbiguousApproval) as refused:
             await keyturn.approve(workflow)
-        assert {one["approval_id"] for one in refused.value.facts["approvals"]} == {left.approval_id, right.approval_id}
+        listed: Any = refused.value.facts["approvals"]
+        assert {one["approval_id"] for one in listed} == {left.approval_id, right.approval_id}
 
         assert await keyturn.approve(workflow, approval_id=left.approval_id) == "resolved"
         found = await keyturn.get(workflow)
@@ -239,5 +241,5 @@ async def test_a_graph_may_be_an_object_a_builder_or_a_factory_of_any_kind(datab
                 done = await finished(keyturn, await keyturn.submit(name))
                 assert isinstance(done.result, dict)
                 assert str(done.result["made_by"]).startswith(name)
-        assert str((done.result or {})["made_by"]).endswith("is open")
+                assert str(done.result["made_by"]).endswith("entered is open")
     assert built_graphs.OPEN == []

@@ -1,4 +1,4 @@
-"""How a workflow's life may end or go on: cancelled in each state, failed and retried, limited, and on another version."""
+"""How a workflow's life may end or go on: cancelled in each state, failed and retried, limited, on another version."""
 
 from __future__ import annotations
 

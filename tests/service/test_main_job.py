@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
-from tests.harness import Keyturn
+from tests.harness import Keyturn, caller, running
 
 
 async def test_a_low_risk_action_runs_by_itself_and_leaves_the_rows_of_a_decision(keyturn: Keyturn) -> None:
@@ -47,3 +48,23 @@ async def test_a_risky_action_waits_and_goes_on_when_approved(keyturn: Keyturn, 
         "step-finished",
         "workflow-completed",
     ]
+
+
+async def test_rules_see_the_requesters_roles_and_the_asking_node(database_url: str, tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    shutil.copytree(Path(__file__).parents[2] / "config", config)
+    rules = config / "hitl" / "risk-assessment-rules.yaml"
+    rules.write_text(
+        rules.read_text(encoding="utf-8").replace(
+            "\nrules:\n",
+            "\nrules:\n  - name: leads-at-the-gate\n    level: critical\n"
+            "    when: \"'team_lead' in requester.roles && workflow.node == 'gate'\"\n",
+        ),
+        encoding="utf-8",
+    )
+    async with running(database_url, config=config) as keyturn, keyturn.working():
+        plain = await keyturn.submit("governed", operation="vacuum")
+        keyturn.me = caller("tom")
+        raised = await keyturn.submit("governed", operation="vacuum")
+        assert (await keyturn.until(plain, "completed", "waiting", "failed")).risk_level == "low"
+        assert (await keyturn.asked(raised)).risk_level == "critical"

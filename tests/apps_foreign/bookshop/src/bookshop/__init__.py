@@ -1,0 +1,1 @@
+"""A small shop: orders, mails and an assistant, as LangGraph graphs."""
