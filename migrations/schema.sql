@@ -347,6 +347,7 @@ BEGIN
         -- Progress was made, so the claims without progress start from nothing.
         UPDATE keyturn.workflows
            SET checkpointed = true, attempts = 0, node = p_node, updated_at = v_now,
+               risk_level = coalesce(p_risk, risk_level),
                last_seq = w.last_seq, last_hash = w.last_hash
          WHERE workflow_id = p_workflow;
     ELSE

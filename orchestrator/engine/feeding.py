@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from langgraph.types import Interrupt
 
 from orchestrator.core.errors import ApprovalLapsed, DigestMismatch
+from orchestrator.core.model import Kind
 from orchestrator.engine import pause
 from orchestrator.engine.lease import Decided
 from orchestrator.engine.payloads import write
@@ -66,12 +67,13 @@ def moved(groups: Groups, standing: Standing) -> Groups:
 
 
 def check_ahead(groups: Groups, coming: Sequence[str]) -> None:
-    """Refuse decisions that lapsed, and a thread that would run any other nodes next than those decided about: what is
-    only tried must not have effects.
+    """Refuse decisions that lapsed, answers (nothing tells whether a question that reads the same is the same), and a
+    thread that would run any other nodes next than those decided about: what is only tried must not have effects.
     """
+    nodes = {one.node for ones in groups.values() for one in ones}
     for ones in groups.values():
         _check_lapsed(ones)
-        if {one.node for group in groups.values() for one in group} != set(coming):
+        if nodes != set(coming) or ones[0].settled.ask_kind is Kind.QUESTION:
             raise _moved(ones)
 
 
@@ -90,7 +92,7 @@ def found_again(groups: Groups, interrupts: Sequence[Interrupt]) -> dict[str, Se
 
 def _moved(decided: Sequence[Decided]) -> DigestMismatch:
     detail = (
-        "the graph's state changed while the request was pending: it no longer asks for what was approved; nothing ran."
+        "the graph's state changed while the request was pending: it no longer asks what was decided on; nothing ran."
         " Restore the state and retry, or cancel the workflow and submit it anew"
     )
     return DigestMismatch(detail, approval_id=decided[0].approval_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Self, cast
 
 from orchestrator.core.model import Kind, Requester
@@ -65,6 +66,7 @@ class Lease:
     case_id: str | None
     requester: Requester
     decided: tuple[Decided, ...]
+    claimed_at: datetime
     taken_from: str | None = None
 
     @classmethod
@@ -84,6 +86,7 @@ class Lease:
             row["case_id"],
             Requester(row["requester"], row["on_behalf_of"], row["launched_by"], frozenset(row["roles"])),
             tuple(Decided.from_row(one) for one in row["decided"] or ()),
+            row["claimed_at"],
             row["taken_from"],
         )
 

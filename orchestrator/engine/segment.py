@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from time import monotonic
 from typing import Any, cast
 
 from langgraph.errors import GraphDrained, GraphRecursionError
@@ -77,6 +79,7 @@ class Segment:
         self._rules = rules
         self._owner = owner
         self._clock = clock
+        self._began = monotonic()
         self._fed = feeding.Fed()
         # One commit of this segment at a time, so that each can tell whether it was stored.
         self._committing = asyncio.Lock()
@@ -248,15 +251,20 @@ class Segment:
         return [("workflow-started", data)]
 
     async def _situation(self, interrupt_ids: Sequence[str]) -> pause.Situation:
-        async def read() -> pause.Situation:
-            async with self._db.transaction() as conn:
-                now = await workflows.hold_at(conn, self.lease.workflow_id, self.lease.epoch, self._clock())
-                before = await approvals.asked(conn, self.lease.workflow_id, interrupt_ids) if self._asked else []
-            rounds = {row["interrupt_id"]: row["round"] + 1 for row in before}
-            waiting = frozenset(row["interrupt_id"] for row in before if row["pending"])
-            return pause.Situation(now, self._saver.interrupted_nodes, rounds, waiting)
+        async def read() -> list[Params]:
+            async with self._db.connection() as conn:
+                return await approvals.asked(conn, self.lease.workflow_id, interrupt_ids)
 
-        return await until_stored(read)
+        # Nobody else asks for a workflow that is held here, and the commit of what is asked proves the lease.
+        before = await until_stored(read) if self._asked and interrupt_ids else []
+        rounds = {row["interrupt_id"]: row["round"] + 1 for row in before}
+        waiting = frozenset(row["interrupt_id"] for row in before if row["pending"])
+        return pause.Situation(self._now(), self._saver.interrupted_nodes, rounds, waiting)
+
+    def _now(self) -> datetime:
+        """The present on the database's clock: what it was at the claim, and what has passed since."""
+        given = self._clock()
+        return given if given is not None else self.lease.claimed_at + timedelta(seconds=monotonic() - self._began)
 
     async def _barrier(self, _thread_id: str, batch: Batch, progress: Progress) -> None:
         delivered = self._fed.consumed(Standing(), advanced=True) if progress.advanced else []

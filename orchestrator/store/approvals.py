@@ -9,23 +9,6 @@ from psycopg.types.json import Json
 
 from orchestrator.store.db import Connection, Params
 
-_JSON_COLUMNS = ("payload", "action", "question", "reasons", "requirement", "decision")
-
-# One request.
-INSERT = """
-INSERT INTO keyturn.approvals (approval_id, namespace, workflow_id, interrupt_id, item, round, node, kind, dialect,
-    payload, action, question, allowed, description, on_reject, digest, volatile_fields, requester, on_behalf_of,
-    launched_by, risk_level, reasons, route, confidence, urgent, policy, policy_versions, requirement, roles,
-    approval_ttl, requested_at, due_at, expires_at, escalate_at, lapses_at, state, decision, resolved_by, resolved_at)
-VALUES (%(approval_id)s, %(namespace)s, %(workflow_id)s, %(interrupt_id)s, %(item)s, %(round)s, %(node)s, %(kind)s,
-    %(dialect)s, %(payload)s, %(action)s, %(question)s, %(allowed)s, %(description)s, %(on_reject)s, %(digest)s,
-    %(volatile_fields)s, %(requester)s, %(on_behalf_of)s, %(launched_by)s, %(risk_level)s, %(reasons)s, %(route)s,
-    %(confidence)s, %(urgent)s, %(policy)s, %(policy_versions)s, %(requirement)s, %(roles)s, %(approval_ttl)s,
-    %(requested_at)s, %(due_at)s, %(expires_at)s, %(escalate_at)s, %(lapses_at)s, %(state)s, %(decision)s,
-    %(resolved_by)s, %(resolved_at)s)
-ON CONFLICT (workflow_id, interrupt_id, item, round) DO NOTHING
-"""
-
 # How often these interrupts were asked before, and whether their last round still waits.
 ASKED = """
 SELECT interrupt_id, max(round) AS round, bool_or(state = 'pending') AS pending FROM keyturn.approvals
@@ -118,31 +101,6 @@ UPDATE keyturn.approvals SET state = 'expired', resolved_by = 'keyturn',
 RETURNING approval_id
 """
 
-# The decisions that what is being committed contains.
-DELIVER = """
-UPDATE keyturn.approvals SET delivered_at = coalesce(%(now)s::timestamptz, now())
- WHERE approval_id = ANY(%(approvals)s) AND delivered_at IS NULL
-"""
-
-# Delivered approvals whose effect is behind: an approval runs once.
-EXECUTE = """
-UPDATE keyturn.approvals SET state = 'executed', executed_at = coalesce(%(now)s::timestamptz, now())
- WHERE workflow_id = %(workflow)s AND state = 'approved' AND kind = 'approval' AND delivered_at IS NOT NULL
-"""
-
-# An approval that was good for a time that has passed.
-LAPSE = """
-UPDATE keyturn.approvals SET state = 'lapsed' WHERE approval_id = ANY(%(approvals)s) AND state = 'approved'
-"""
-
-
-async def insert(conn: Connection, row: Params) -> None:
-    """Insert one request; JSON columns are plain values, times are instants."""
-    prepared = {key: Json(row[key]) if row[key] is not None else None for key in _JSON_COLUMNS}
-    prepared["payload"] = Json(row["payload"])  # which may be null itself
-    await conn.execute(INSERT, {**row, **prepared})
-
-
 async def asked(conn: Connection, workflow_id: str, interrupt_ids: Sequence[str]) -> list[Params]:
     """The last round of each of these interrupts that was asked before."""
     found = await conn.execute(ASKED, {"workflow": workflow_id, "interrupts": list(interrupt_ids)})
@@ -200,22 +158,6 @@ async def cancel_pending(conn: Connection, workflow_id: str, by: str, now: datet
     """Cancel what a workflow still asks; returns the ids."""
     found = await conn.execute(CANCEL_PENDING, {"workflow": workflow_id, "by": by, "now": now})
     return [row["approval_id"] for row in await found.fetchall()]
-
-
-async def deliver(conn: Connection, approval_ids: Sequence[str], now: datetime | None) -> None:
-    """Mark decisions as contained in what is being committed."""
-    if approval_ids:
-        await conn.execute(DELIVER, {"approvals": list(approval_ids), "now": now})
-
-
-async def execute(conn: Connection, workflow_id: str, now: datetime | None) -> None:
-    """Mark delivered approvals as executed: a node with effects has completed behind them."""
-    await conn.execute(EXECUTE, {"workflow": workflow_id, "now": now})
-
-
-async def lapse(conn: Connection, approval_ids: Sequence[str]) -> None:
-    """Mark approvals whose time has passed."""
-    await conn.execute(LAPSE, {"approvals": list(approval_ids)})
 
 
 async def expired(conn: Connection, limit: int, now: datetime | None) -> list[Params]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import cast
 
 from psycopg.types.json import Json
 
@@ -52,6 +51,7 @@ UPDATE keyturn.workflows w
  WHERE w.workflow_id = chosen.workflow_id
 RETURNING w.workflow_id, w.namespace, w.graph, w.graph_version, w.epoch, w.attempts, w.input, w.checkpointed, w.mode,
     w.title, w.case_id, w.requester, w.on_behalf_of, w.launched_by, chosen.owner AS taken_from,
+    clock.now AS claimed_at,
     ARRAY(SELECT role FROM keyturn.role_bindings r WHERE r.namespace = w.namespace AND r.person = w.requester) AS roles,
     (SELECT json_agg(json_build_object('approval_id', a.approval_id, 'interrupt_id', a.interrupt_id, 'item', a.item,
                 'node', a.node,
@@ -84,25 +84,7 @@ RETURNING w.workflow_id
 """
 
 # Prove the lease and hold the row for the rest of the transaction.
-HOLD = "SELECT keyturn.hold_lease(%(workflow)s, %(epoch)s), coalesce(%(now)s::timestamptz, now()) AS now"
-
-# A barrier: progress was made, so the claims without progress start from nothing.
-PROGRESS = """
-UPDATE keyturn.workflows SET checkpointed = true, attempts = 0, node = %(node)s,
-       updated_at = coalesce(%(now)s::timestamptz, now())
- WHERE workflow_id = %(workflow)s
-"""
-
-# The lease ends here: paused, handed back, finished or failed.
-RELEASE = """
-UPDATE keyturn.workflows
-   SET status = %(status)s, reason = %(reason)s, error = %(error)s, result = %(result)s, node = %(node)s,
-       risk_level = coalesce(%(risk)s, risk_level), checkpointed = checkpointed OR %(checkpointed)s,
-       attempts = CASE WHEN %(progress)s THEN 0 ELSE attempts END, owner = NULL, lease_until = NULL,
-       updated_at = coalesce(%(now)s::timestamptz, now()),
-       finished_at = CASE WHEN %(finished)s THEN coalesce(%(now)s::timestamptz, now()) END
- WHERE workflow_id = %(workflow)s
-"""
+HOLD = "SELECT keyturn.hold_lease(%(workflow)s, %(epoch)s)"
 
 # The row, locked, for a transition from outside.
 LOCK = """
@@ -189,28 +171,7 @@ async def renew(
 
 async def hold(conn: Connection, workflow_id: str, epoch: int) -> None:
     """Prove and lock the lease; the transaction fails with LeaseLost when it is gone. Nothing is read back."""
-    await conn.execute(HOLD, {"workflow": workflow_id, "epoch": epoch, "now": None})
-
-
-async def hold_at(conn: Connection, workflow_id: str, epoch: int, now: datetime | None) -> datetime:
-    """The same, and the present time."""
-    found = await (await conn.execute(HOLD, {"workflow": workflow_id, "epoch": epoch, "now": now})).fetchone()
-    assert found is not None  # noqa: S101 a SELECT without a table gives one row
-    return cast("datetime", found["now"])
-
-
-async def progress(conn: Connection, workflow_id: str, node: str | None, now: datetime | None) -> None:
-    """Note a barrier. Follows `hold`."""
-    await conn.execute(PROGRESS, {"workflow": workflow_id, "node": node, "now": now})
-
-
-async def release(conn: Connection, row: Params) -> None:
-    """End the lease with a new status. Follows `hold`."""
-    error, result = row["error"], row["result"]
-    await conn.execute(
-        RELEASE,
-        {**row, "error": None if error is None else Json(error), "result": None if result is None else Json(result)},
-    )
+    await conn.execute(HOLD, {"workflow": workflow_id, "epoch": epoch})
 
 
 async def lock(conn: Connection, namespace: str, workflow_id: str, now: datetime | None) -> Params | None:

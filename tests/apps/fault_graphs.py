@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import operator
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
@@ -41,7 +41,7 @@ class State(TypedDict, total=False):
 
 
 def target_of(state: State) -> Target:
-    return Target(Path(state["target"]))
+    return Target(Path(state.get("target", "")))
 
 
 def point(state: State, where: str) -> str:
@@ -49,7 +49,7 @@ def point(state: State, where: str) -> str:
 
 
 @contextlib.contextmanager
-def noted(state: State) -> Iterator[str]:
+def noted(state: State) -> Generator[str]:
     """The node's key, with its beginning, its end or what broke it noted at the target."""
     target, key = target_of(state), idempotency_key()
     target.mark(f"begin {key}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import logging
 import os
 
@@ -13,9 +14,11 @@ from orchestrator.settings import load_settings
 from orchestrator.web.app import create_app
 from orchestrator.web.server import bind, serve
 from orchestrator.worker import Worker
-from tests.apps import fault_graphs  # noqa: F401 imported here so that every worker need not
 from tests.faults import planted
 from tests.faults.process import ApiSpec, WorkerSpec
+
+# Imported here so that every worker need not.
+importlib.import_module("tests.apps.fault_graphs")
 
 
 def work(spec: WorkerSpec) -> None:

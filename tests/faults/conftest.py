@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -22,7 +23,7 @@ _SETTLED = """
 SELECT 1 FROM keyturn.workflows HAVING count(*) FILTER (WHERE status IN ('ready', 'running')) = 0
    AND count(*) FILTER (WHERE status = 'waiting') = %s
 """
-RISKY = {"operation": "deploy", "environment": "production"}
+RISKY: dict[str, object] = {"operation": "deploy", "environment": "production"}
 
 
 @dataclass
@@ -40,6 +41,12 @@ class Farm:
     def database_url(self) -> str:
         return self.keyturn.ctx.db.url
 
+    async def kept(self, workflow: str) -> dict[str, Any]:
+        """What a workflow that completes keeps as its result."""
+        result = (await self.completed(workflow)).result
+        assert isinstance(result, dict)
+        return cast("dict[str, Any]", result)
+
     def worker(
         self, *, url: str | None = None, app: Path | None = None, plants: tuple[str, ...] = (), **settings: object
     ) -> Child:
@@ -53,9 +60,9 @@ class Farm:
         )
         return self._kept(start_worker(spec))
 
-    def doomed(self, **settings: object) -> Child:
+    def doomed(self, plants: tuple[str, ...] = ()) -> Child:
         """A worker that is to die: its leases are short, so that what it held is soon taken over."""
-        return self.worker(**{"lease_seconds": 1.0, **settings})
+        return self.worker(plants=plants, lease_seconds=1.0)
 
     async def api(self) -> str:
         """Start an API process; its address."""

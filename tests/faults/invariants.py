@@ -262,7 +262,8 @@ def _steps_alike(tables: Tables) -> Iterator[str]:
             for step in {*steps, *dict(usual)}:
                 if steps[step] != dict(usual).get(step, 0):
                     often = dict(usual).get(step, 0)
-                    yield f"I5 {workflow_id}: {' of '.join(step)} is there {steps[step]} times, usual for {graph}: {often}"
+                    name = " of ".join(step)
+                    yield f"I5 {workflow_id}: {name} is there {steps[step]} times, usual for {graph}: {often}"
 
 
 def of_invariant(found: Sequence[str], number: str) -> list[str]:

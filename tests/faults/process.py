@@ -14,13 +14,14 @@ import signal
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 _POLL = 0.01
+Pipe = Any  # its type is another one on each system
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["tests.faults.children"])
 
@@ -42,7 +43,7 @@ class ApiSpec:
 
     database_url: str
     log: Path
-    port: Connection
+    port: Pipe
 
 
 class Child:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import urlsplit, urlunsplit
@@ -60,7 +60,7 @@ class Proxy:
         return urlunsplit(self._real._replace(netloc=f"{login}@127.0.0.1:{port}", query=query))
 
     @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[Proxy]:
+    async def running(self) -> AsyncGenerator[Proxy]:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         try:
             yield self

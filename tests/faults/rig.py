@@ -1,11 +1,11 @@
-"""The rig for sweeps: clients and workers reach Postgres through proxies of their own, the tests themselves directly."""
+"""The rig for sweeps: clients and workers reach Postgres through proxies of their own, the test itself directly."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,7 +55,7 @@ class Rig:
     async def life(self, graph: str) -> WorkflowRecord:
         """A workflow from its submission to its end; everything it asks is approved or answered by a client."""
         number = next(self.numbers)
-        content = {"target": str(self.farm.target.folder), **RISKY}
+        content: dict[str, object] = {"target": str(self.farm.target.folder), **RISKY}
         request = SubmitRequest(graph=graph, title=f"life {number}", input=content)
         submitted = await insisting(
             lambda: workflows.submit(self.ctx, self.farm.keyturn.me, request, f"submit {number}")
@@ -104,7 +104,7 @@ class Rig:
 
 
 @contextlib.asynccontextmanager
-async def rigged(database_url: str, target: Target, folder: Path, plants: tuple[str, ...] = ()) -> AsyncIterator[Rig]:
+async def rigged(database_url: str, target: Target, folder: Path, plants: tuple[str, ...] = ()) -> AsyncGenerator[Rig]:
     """A rig with one worker."""
     async with (
         running(database_url, app=APP) as keyturn,

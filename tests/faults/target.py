@@ -71,7 +71,7 @@ class Target:
     async def point(self, name: str) -> None:
         """A point of a node: noted, and not passed while a test holds it."""
         self.mark(f"at {name}")
-        while self.is_held(name):
+        while self.is_held(name):  # noqa: ASYNC110 another process lets go
             await asyncio.sleep(_POLL)
 
     def point_in_thread(self, name: str) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-import signal
-import subprocess
 import sys
 
 from tests.conftest import REPOSITORY
@@ -56,21 +55,23 @@ async def test_the_command_keyturn_worker_drains_on_sigterm_too(farm: Farm) -> N
     farm.target.hold("it-second")
     workflow = await farm.submit("governed", **RISKY)
     steps = await farm.submit("steps")
-    with subprocess.Popen(
-        [sys.executable, "-m", "orchestrator.cli", "worker", "--app", str(farm.app)],
+    command = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "orchestrator.cli", "worker", "--app", str(farm.app)),
         cwd=REPOSITORY,
         env={**os.environ, "KEYTURN_DATABASE_URL": farm.database_url, "KEYTURN_LEASE_SECONDS": "120"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as command:
-        try:
-            await farm.target.until("at it-second")
-            await farm.keyturn.asked(workflow)
-            command.send_signal(signal.SIGTERM)
-            farm.target.release("it-second")
-            assert command.wait(20) == 0
-        finally:
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        await farm.target.until("at it-second")
+        await farm.keyturn.asked(workflow)
+        command.terminate()
+        farm.target.release("it-second")
+        assert await asyncio.wait_for(command.wait(), 20) == 0
+    finally:
+        if command.returncode is None:
             command.kill()
+            await command.wait()
     assert (await farm.keyturn.get(steps)).status == "ready"
     await farm.keyturn.approve(workflow)
     farm.worker()

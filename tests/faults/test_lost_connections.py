@@ -29,6 +29,12 @@ async def rig(database_url: str, target: Target, tmp_path: Path) -> AsyncIterato
         yield found
 
 
+def lost_at(proxy: Proxy, points: Sequence[Point]) -> list[Case]:
+    """At each point the request is lost, or the reply."""
+    moments: tuple[Moment, ...] = ("before", "after")
+    return [(proxy, point, moment) for point in points for moment in moments]
+
+
 def spread(cases: Sequence[Case], count: int | None) -> list[Case]:
     """So many of the cases, spread over all of them."""
     if count is None or count >= len(cases):
@@ -38,10 +44,7 @@ def spread(cases: Sequence[Case], count: int | None) -> list[Case]:
 
 async def lost_replies(rig: Rig, graph: str, count: int | None = None) -> None:
     at_worker, at_client = await rig.dry_run(graph)
-    moments: tuple[Moment, ...] = ("before", "after")
-    cases = [(rig.worker, point, moment) for point in at_worker for moment in moments]
-    cases += [(rig.client, point, moment) for point in at_client for moment in moments]
-    chosen = spread(cases, count)
+    chosen = spread([*lost_at(rig.worker, at_worker), *lost_at(rig.client, at_client)], count)
     missed: list[Case] = []
     for proxy, point, moment in chosen:
         ended, hit = await rig.cut_life(graph, proxy, point, moment)
@@ -66,11 +69,9 @@ async def test_a_connection_lost_at_any_unit_loses_nothing_and_repeats_nothing(r
 
 async def killed_workers(rig: Rig, graph: str, count: int | None = None) -> None:
     at_worker, _ = await rig.dry_run(graph)
-    moments: tuple[Moment, ...] = ("before", "after")
-    cases = [(rig.worker, point, moment) for point in at_worker for moment in moments]
     watching = asyncio.create_task(supervising(rig))
     try:
-        for proxy, point, moment in spread(cases, count):
+        for proxy, point, moment in spread(lost_at(rig.worker, at_worker), count):
             pid = rig.running_worker.pid
             ended, _ = await rig.cut_life(graph, proxy, point, moment, lambda pid=pid: os.kill(pid, signal.SIGKILL))
             assert ended.status == "completed", (point, moment, ended.error)
@@ -90,6 +91,38 @@ async def test_a_worker_killed_at_a_unit_loses_nothing_and_repeats_nothing(rig: 
 @pytest.mark.parametrize("graph", GRAPHS)
 async def test_a_worker_killed_at_any_unit_loses_nothing_and_repeats_nothing(rig: Rig, graph: str) -> None:
     await killed_workers(rig, graph)
+
+
+async def stalled_workers(rig: Rig, graph: str, count: int | None = None) -> None:
+    """All that a worker says is held up at a unit, past its lease, until another worker has finished its workflow."""
+    at_worker, _ = await rig.dry_run(graph)
+    for _, point, _ in spread([(rig.worker, point, "stalled") for point in at_worker], count):
+        cut = Cut(point, "stalled")
+        rig.worker.arm(cut)
+        living = asyncio.create_task(rig.life(graph))
+        await asyncio.wait({living, asyncio.create_task(cut.done.wait())}, return_when=asyncio.FIRST_COMPLETED)
+        other = rig.farm.worker(app=rig.farm.app, lease_seconds=1.0)
+        ended = await living
+        assert ended.status == "completed", (point, ended.error)
+        other.terminate()
+        await other.ended()
+        rig.worker.flow()
+    # The one that was held up has had its say when it has done something else.
+    await rig.life(graph)
+    await rig.farm.check()
+
+
+async def test_a_worker_held_up_until_another_took_over_is_refused(rig: Rig) -> None:
+    await stalled_workers(rig, "governed", count=3)
+
+
+# Where a transaction was open, Postgres has to end it first.
+@pytest.mark.faults
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("graph", GRAPHS)
+async def test_a_worker_held_up_at_any_unit_until_another_took_over_is_refused(rig: Rig, graph: str) -> None:
+    rig.patience = 40.0
+    await stalled_workers(rig, graph)
 
 
 async def announced(rig: Rig, times: int, cut: Cut | None) -> list[Point]:

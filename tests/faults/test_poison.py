@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 
 from tests.faults.conftest import Farm
-from tests.faults.process import Child
 
 
-async def supervise(farm: Farm, **settings: object) -> None:
+async def supervise(farm: Farm, max_attempts: int) -> None:
     """Keep one worker running, as a service of the operating system would."""
     while True:
-        worker: Child = farm.worker(lease_seconds=1.0, **settings)
+        worker = farm.worker(lease_seconds=1.0, max_attempts=max_attempts)
         await worker.ended(120.0)
 
 

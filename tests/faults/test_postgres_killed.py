@@ -69,7 +69,7 @@ class Load:
 
     async def _one(self, number: int) -> None:
         title = f"workflow {number}"
-        content = {"target": str(self.farm.target.folder), **RISKY}
+        content: dict[str, object] = {"target": str(self.farm.target.folder), **RISKY}
         request = SubmitRequest(graph="governed", title=title, input=content)
         ctx, me = self.farm.keyturn.ctx, self.farm.keyturn.me
         submitted = await insisting(lambda: workflows.submit(ctx, me, request, f"submit {number}"))

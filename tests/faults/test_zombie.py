@@ -13,16 +13,14 @@ from tests.faults.conftest import RISKY, Farm
 async def kept(farm: Farm, workflow: str) -> list[Any]:
     """Every row a zombie could still write."""
     async with await AsyncConnection.connect(farm.database_url) as conn:
-        found: list[Any] = []
-        for statement in (
+        statements = (
             b"SELECT checkpoint_id, checkpoint::text FROM langgraph.checkpoints WHERE thread_id = %s ORDER BY 1",
             b"SELECT task_id, idx, channel, blob FROM langgraph.checkpoint_writes WHERE thread_id = %s ORDER BY 1, 2",
             b"SELECT seq, type, actor FROM keyturn.events WHERE workflow_id = %s ORDER BY 1",
             b"SELECT key, state, result::text, attempts FROM keyturn.effects WHERE workflow_id = %s ORDER BY 1",
             b"SELECT status, epoch, result::text, last_hash FROM keyturn.workflows WHERE workflow_id = %s",
-        ):
-            found.append(await (await conn.execute(statement, [workflow])).fetchall())
-        return found
+        )
+        return [await (await conn.execute(statement, [workflow])).fetchall() for statement in statements]
 
 
 async def stopped_at(farm: Farm, graph: str, point: str) -> str:
