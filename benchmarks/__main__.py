@@ -57,7 +57,7 @@ def _bare(server: Server, durability: Durability) -> Callable[[int], Contender]:
 
 async def _latencies(server: Server, samples: int) -> list[float]:
     governed = Governed(server.keyturn_url)
-    async with governed.working():
+    async with governed.opened(), governed.working():
         await run(governed, 1, WARM_UP)
         return [await governed.decided_to_next() for _ in range(samples)]
 
@@ -67,7 +67,7 @@ async def measure(size: Size) -> Figures:
     began = time.monotonic()
     async with running() as server:
         makers = {name: _bare(server, name) for name in BARE} | {Governed.name: lambda _: Governed(server.keyturn_url)}
-        cells = [Cell(make, name, lanes, size.workflows[lanes]) for lanes in LANES for name, make in makers.items()]
+        cells = [Cell(make(lanes), lanes, size.workflows[lanes]) for lanes in LANES for make in makers.values()]
         latencies = await _latencies(server, size.latencies)
         results = await play(cells, size.rounds, server.pid)
         found: dict[str, Footprint] = {}

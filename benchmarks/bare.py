@@ -31,7 +31,7 @@ class Bare:
         self._graphs: list[Any] = []
 
     @contextlib.asynccontextmanager
-    async def working(self) -> AsyncIterator[None]:
+    async def opened(self) -> AsyncIterator[None]:
         """Connections open while the block runs."""
         async with contextlib.AsyncExitStack() as stack:
             for _ in range(self._lanes):
@@ -39,6 +39,11 @@ class Bare:
                 self._graphs.append(build().compile(checkpointer=saver))
             yield
         self._graphs.clear()
+
+    @contextlib.asynccontextmanager
+    async def working(self) -> AsyncIterator[None]:
+        """Nothing works in the background."""
+        yield
 
     async def one(self, lane: int) -> None:
         """The whole life of one workflow."""

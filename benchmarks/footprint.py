@@ -49,7 +49,7 @@ async def footprint(contender: Contender, url: str, log: Path, workflows: int) -
     with psycopg.connect(url, autocommit=True) as conn:
         _log_statements(conn, "all")
         try:
-            async with contender.working():
+            async with contender.opened(), contender.working():
                 await run(contender, 1, 3)
                 before, xid, mark = _bytes(conn), _xid(conn), log.stat().st_size
                 await run(contender, 1, workflows)

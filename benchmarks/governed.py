@@ -40,6 +40,7 @@ class Governed:
         self._settings: Settings = load_settings(database_url=url, app=_APP)
         self._ended: defaultdict[str, asyncio.Queue[Status]] = defaultdict(asyncio.Queue)
         self._ctx: Context | None = None
+        self._catalog: Catalog | None = None
 
     @property
     def _context(self) -> Context:
@@ -47,8 +48,8 @@ class Governed:
         return self._ctx
 
     @contextlib.asynccontextmanager
-    async def working(self) -> AsyncIterator[None]:
-        """Pool and worker at work while the block runs."""
+    async def opened(self) -> AsyncIterator[None]:
+        """Pool and graphs ready while the block runs."""
         governance = load_governance(self._settings.config_dir)
         db = Database(self._url, max_size=self._settings.pool_max)
         await db.open()
@@ -56,15 +57,16 @@ class Governed:
         try:
             for person in _PEOPLE:
                 await identity.put_person(self._ctx, _ROOT, person)
-            async with load_catalog(self._settings.app, governance.rules.gates) as catalog:
-                async with self._worker(catalog):
-                    yield
+            async with load_catalog(self._settings.app, governance.rules.gates) as self._catalog:
+                yield
         finally:
             await db.close()
 
     @contextlib.asynccontextmanager
-    async def _worker(self, catalog: Catalog) -> AsyncIterator[None]:
-        worker = Worker(self._context, catalog, self._settings, on_end=self._told)
+    async def working(self) -> AsyncIterator[None]:
+        """The worker at work while the block runs."""
+        assert self._catalog is not None
+        worker = Worker(self._context, self._catalog, self._settings, on_end=self._told)
         await worker.announce_graphs()
         stop = asyncio.Event()
         task = asyncio.create_task(worker.run(stop))

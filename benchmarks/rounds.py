@@ -6,6 +6,7 @@ Nothing here knows what is measured.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import statistics
 import time
@@ -17,7 +18,7 @@ from typing import Protocol
 
 import psutil
 
-WARM_UP = 3
+WARM_UP = 6
 
 
 class Contender(Protocol):
@@ -25,8 +26,12 @@ class Contender(Protocol):
 
     name: str
 
+    def opened(self) -> AbstractAsyncContextManager[None]:
+        """Connections open while the block runs."""
+        ...
+
     def working(self) -> AbstractAsyncContextManager[None]:
-        """Ready to run workflows while the block runs."""
+        """What works in the background at work while the block runs; only in a block of `opened`."""
         ...
 
     async def one(self, lane: int) -> None:
@@ -38,8 +43,7 @@ class Contender(Protocol):
 class Cell:
     """A contender at a concurrency, and how many workflows one round runs of it."""
 
-    contender: Callable[[int], Contender]
-    name: str
+    contender: Contender
     lanes: int
     workflows: int
 
@@ -79,18 +83,26 @@ class Results:
 
 
 async def play(cells: Sequence[Cell], rounds: int, postgres_pid: int) -> Results:
-    """Run all cells `rounds` times; every other round goes backwards, so that no cell always follows the same one."""
+    """Run all cells `rounds` times; every other round goes backwards, so that no cell always follows the same one.
+
+    Connections stay open over all rounds, so that each side's statements are prepared and its plans made.
+    """
     results = Results()
-    for number in range(rounds):
-        for cell in cells if number % 2 == 0 else reversed(cells):
-            results.samples[cell.name, cell.lanes].append(await _sample(cell, postgres_pid))
+    async with contextlib.AsyncExitStack() as stack:
+        for cell in cells:
+            await stack.enter_async_context(cell.contender.opened())
+            async with cell.contender.working():
+                await run(cell.contender, cell.lanes, WARM_UP * cell.lanes)
+        for number in range(rounds):
+            for cell in cells if number % 2 == 0 else reversed(cells):
+                results.samples[cell.contender.name, cell.lanes].append(await _sample(cell, postgres_pid))
     return results
 
 
 async def _sample(cell: Cell, postgres_pid: int) -> Sample:
-    contender = cell.contender(cell.lanes)
+    contender = cell.contender
     async with contender.working():
-        await run(contender, cell.lanes, WARM_UP * cell.lanes)
+        await run(contender, cell.lanes, cell.lanes)
         wall, client, postgres = time.perf_counter(), time.process_time(), _postgres_seconds(postgres_pid)
         await run(contender, cell.lanes, cell.workflows)
         seconds = time.perf_counter() - wall

@@ -16,7 +16,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 
 from orchestrator.sdk import PURE, effect, options, request_approval
-from orchestrator.sdk.operations import Operation, rolled_back
+from orchestrator.sdk.operations import Approved, Operation, rolled_back
 from orchestrator.sdk.runbooks import input_schema, load_runbooks
 
 
@@ -69,11 +69,11 @@ async def gate(state: State) -> State:
 async def apply(state: State) -> State:
     """Prove that what would run now is what was approved, use that approval up, and run the steps."""
     wanted = operation(state)
-    present = wanted.present_action().to_json()
-    async with effect("apply", approval=state.get("decision", {}), action=present, verify=lambda: None):
-        # The approval is bound to this check alone; each step below is an effect of its own under the same lease.
+    under = Approved(state.get("decision", {}), wanted.present_action())
+    async with effect("apply", approval=under.decision, action=under.action, verify=lambda: None):
+        # The approval is bound to this check; each step below is an effect of its own and a part of it.
         pass
-    return {"applied": await wanted.apply()}
+    return {"applied": await wanted.apply(under)}
 
 
 async def verify(state: State) -> State:

@@ -1,21 +1,25 @@
 -- The units of the hot path as functions: one call is one round trip, one transaction, and one new version of the
 -- workflow's row. They write what the statements they stand for wrote, in the same lock order.
 
+-- The hash of one event, over the one before it.
+CREATE FUNCTION keyturn.event_hash(p_previous bytea, p_seq bigint, p_at timestamptz, p_type text, p_actor text,
+                                   p_body text) RETURNS bytea LANGUAGE sql STABLE
+RETURN sha256(p_previous || convert_to(
+    E'\n' || p_seq || E'\n' || to_char(p_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+          || E'\n' || p_type || E'\n' || p_actor || E'\n' || p_body,
+    'UTF8'));
+
 -- Adds events behind the head of a workflow's chain and returns the new head. The caller holds the row and keeps the
 -- head on it.
 CREATE FUNCTION keyturn.chain_events(p_workflow text, p_namespace text, p_seq bigint, p_hash bytea, p_at timestamptz,
                                      p_types text[], p_actors text[], p_bodies text[]) RETURNS bytea
 LANGUAGE plpgsql AS $$
 DECLARE
-    v_at     text := to_char(p_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"');
     v_hash   bytea := p_hash;
     v_hashes bytea[];
 BEGIN
     FOR i IN 1 .. cardinality(p_types) LOOP
-        v_hash := sha256(v_hash || convert_to(
-            E'\n' || (p_seq + i) || E'\n' || v_at || E'\n' || p_types[i] || E'\n' || p_actors[i] || E'\n'
-                  || p_bodies[i],
-            'UTF8'));
+        v_hash := keyturn.event_hash(v_hash, p_seq + i, p_at, p_types[i], p_actors[i], p_bodies[i]);
         v_hashes[i] := v_hash;
     END LOOP;
     INSERT INTO keyturn.events (workflow_id, seq, namespace, at, type, actor, body, hash)
@@ -74,7 +78,7 @@ END $$;
 CREATE FUNCTION keyturn.commit_segment(
     p_workflow text, p_epoch bigint, p_now timestamptz,
     p_checkpoints json, p_blobs json, p_writes json, p_bytes bytea[],
-    p_delivered text[], p_executed boolean, p_approvals json, p_lapsed text[],
+    p_delivered text[], p_executed boolean, p_completed text[], p_approvals json, p_lapsed text[],
     p_types text[], p_actors text[], p_bodies text[],
     p_status text, p_reason text, p_error text, p_result text, p_node text, p_risk text,
     p_checkpointed boolean, p_progress boolean, p_finished boolean) RETURNS void
@@ -93,14 +97,16 @@ BEGIN
         PERFORM keyturn.write_checkpoints(p_workflow, p_checkpoints, p_blobs, p_writes, p_bytes);
     END IF;
 
-    -- Decisions that what is committed contains; and of those already delivered, whose effect is behind.
+    -- Decisions that what is committed contains; and of those already delivered, the ones whose node or workflow is done.
     IF p_delivered IS NOT NULL THEN
         UPDATE keyturn.approvals SET delivered_at = v_now
          WHERE approval_id = ANY (p_delivered) AND delivered_at IS NULL;
     END IF;
-    IF p_executed THEN
-        UPDATE keyturn.approvals SET state = 'executed', executed_at = v_now
-         WHERE workflow_id = p_workflow AND state = 'approved' AND kind = 'approval' AND delivered_at IS NOT NULL;
+    IF p_executed OR p_completed IS NOT NULL THEN
+        UPDATE keyturn.approvals a SET state = 'executed', executed_at = v_now
+         WHERE workflow_id = p_workflow AND state = 'approved' AND kind = 'approval' AND delivered_at IS NOT NULL
+           AND (p_executed OR a.node = ANY (p_completed))
+           AND NOT EXISTS (SELECT FROM keyturn.effects e WHERE e.approval_id = a.approval_id AND e.state <> 'finished');
     END IF;
     IF p_approvals IS NOT NULL THEN
         INSERT INTO keyturn.approvals (

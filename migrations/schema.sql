@@ -275,15 +275,11 @@ CREATE OR REPLACE FUNCTION keyturn.chain_events(p_workflow text, p_namespace tex
  LANGUAGE plpgsql
 AS $function$
 DECLARE
-    v_at     text := to_char(p_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"');
     v_hash   bytea := p_hash;
     v_hashes bytea[];
 BEGIN
     FOR i IN 1 .. cardinality(p_types) LOOP
-        v_hash := sha256(v_hash || convert_to(
-            E'\n' || (p_seq + i) || E'\n' || v_at || E'\n' || p_types[i] || E'\n' || p_actors[i] || E'\n'
-                  || p_bodies[i],
-            'UTF8'));
+        v_hash := keyturn.event_hash(v_hash, p_seq + i, p_at, p_types[i], p_actors[i], p_bodies[i]);
         v_hashes[i] := v_hash;
     END LOOP;
     INSERT INTO keyturn.events (workflow_id, seq, namespace, at, type, actor, body, hash)
@@ -292,7 +288,7 @@ BEGIN
     RETURN v_hash;
 END $function$;
 
-CREATE OR REPLACE FUNCTION keyturn.commit_segment(p_workflow text, p_epoch bigint, p_now timestamp with time zone, p_checkpoints json, p_blobs json, p_writes json, p_bytes bytea[], p_delivered text[], p_executed boolean, p_approvals json, p_lapsed text[], p_types text[], p_actors text[], p_bodies text[], p_status text, p_reason text, p_error text, p_result text, p_node text, p_risk text, p_checkpointed boolean, p_progress boolean, p_finished boolean)
+CREATE OR REPLACE FUNCTION keyturn.commit_segment(p_workflow text, p_epoch bigint, p_now timestamp with time zone, p_checkpoints json, p_blobs json, p_writes json, p_bytes bytea[], p_delivered text[], p_executed boolean, p_completed text[], p_approvals json, p_lapsed text[], p_types text[], p_actors text[], p_bodies text[], p_status text, p_reason text, p_error text, p_result text, p_node text, p_risk text, p_checkpointed boolean, p_progress boolean, p_finished boolean)
  RETURNS void
  LANGUAGE plpgsql
 AS $function$
@@ -310,14 +306,16 @@ BEGIN
         PERFORM keyturn.write_checkpoints(p_workflow, p_checkpoints, p_blobs, p_writes, p_bytes);
     END IF;
 
-    -- Decisions that what is committed contains; and of those already delivered, whose effect is behind.
+    -- Decisions that what is committed contains; and of those already delivered, the ones whose node or workflow is done.
     IF p_delivered IS NOT NULL THEN
         UPDATE keyturn.approvals SET delivered_at = v_now
          WHERE approval_id = ANY (p_delivered) AND delivered_at IS NULL;
     END IF;
-    IF p_executed THEN
-        UPDATE keyturn.approvals SET state = 'executed', executed_at = v_now
-         WHERE workflow_id = p_workflow AND state = 'approved' AND kind = 'approval' AND delivered_at IS NOT NULL;
+    IF p_executed OR p_completed IS NOT NULL THEN
+        UPDATE keyturn.approvals a SET state = 'executed', executed_at = v_now
+         WHERE workflow_id = p_workflow AND state = 'approved' AND kind = 'approval' AND delivered_at IS NOT NULL
+           AND (p_executed OR a.node = ANY (p_completed))
+           AND NOT EXISTS (SELECT FROM keyturn.effects e WHERE e.approval_id = a.approval_id AND e.state <> 'finished');
     END IF;
     IF p_approvals IS NOT NULL THEN
         INSERT INTO keyturn.approvals (
@@ -360,6 +358,17 @@ BEGIN
          WHERE workflow_id = p_workflow;
     END IF;
 END $function$;
+
+CREATE OR REPLACE FUNCTION keyturn.event_hash(p_previous bytea, p_seq bigint, p_at timestamp with time zone, p_type text, p_actor text, p_body text)
+ RETURNS bytea
+ LANGUAGE sql
+ STABLE
+RETURN sha256((p_previous || convert_to(((((((((('
+'::text || p_seq) || '
+'::text) || to_char((p_at AT TIME ZONE 'UTC'::text), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'::text)) || '
+'::text) || p_type) || '
+'::text) || p_actor) || '
+'::text) || p_body), 'UTF8'::name)));
 
 CREATE OR REPLACE FUNCTION keyturn.hold_lease(p_workflow text, p_epoch bigint)
  RETURNS void

@@ -64,6 +64,8 @@ class Worker:
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _draining: bool = False
     _full: bool = False
+    _outage: bool = False
+    _claiming: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop`, then drain. Survives a database that goes away and comes back."""
@@ -114,11 +116,14 @@ class Worker:
 
     async def _loop(self, tick: Callable[[], Awaitable[None]], pause: float | None) -> None:
         """Call `tick` again and again, `pause` seconds apart (None: it waits by itself); an outage is waited out."""
-        while True:
+        this = asyncio.current_task()
+        # A cancellation may be swallowed on the way (the pool does when a connection arrives with it), so it is asked.
+        while this is None or not this.cancelling():
             try:
                 await tick()
             except (Unavailable, OSError) as error:
                 log.warning("the database is away: %s", error)
+                self._outage = True
                 await asyncio.sleep(_OUTAGE_PAUSE)
             except Exception:
                 # Whatever it was: a loop that ended would leave a worker that looks alive and does nothing.
@@ -142,10 +147,15 @@ class Worker:
             suspects = sum(1 for one in self._running.values() if one.segment.lease.attempts > timers.SUSPECT_AFTER)
             free = self.settings.worker_concurrency - len(self._running)
             self._full = True  # until it is known: a segment that ends meanwhile may have been what was in the way
-            leases = await claimer.claim(len(self._running), suspects)
-            self._full = len(leases) >= free
-            for lease in leases:
-                self._start(lease)
+            async with self._claiming:
+                if self._outage:
+                    # Leases that ran out meanwhile are revived before they look like somebody's who died.
+                    self._outage = False
+                    await self._renew()
+                leases = await claimer.claim(len(self._running), suspects)
+                self._full = len(leases) >= free
+                for lease in leases:
+                    self._start(lease)
         # Not wait_for: in Python 3.11 it swallows a cancellation that arrives together with the wake-up.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_POLL):
@@ -155,7 +165,10 @@ class Worker:
     def _start(self, lease: Lease) -> None:
         entry = self.catalog.get(lease.graph)
         segment = Segment(self.ctx.db, lease, entry, self.ctx.governance.rules, self.worker_id, self.ctx.clock)
-        task = asyncio.get_running_loop().create_task(self._segment(segment), name=f"segment {lease.workflow_id}")
+        before = self._running.get(lease.workflow_id)
+        task = asyncio.get_running_loop().create_task(
+            self._segment(segment, before), name=f"segment {lease.workflow_id}"
+        )
         self._running[lease.workflow_id] = Running(segment, task)
         task.add_done_callback(lambda _: self._ended(segment))
 
@@ -168,8 +181,12 @@ class Worker:
         if self._full or limited or segment.lease.attempts > timers.SUSPECT_AFTER:
             self._wake.set()
 
-    async def _segment(self, segment: Segment) -> None:
+    async def _segment(self, segment: Segment, before: Running | None) -> None:
         lease = segment.lease
+        if before is not None:
+            # Our own lease of it ran out unnoticed: its nodes must not run twice at once.
+            before.task.cancel()
+            await asyncio.wait([before.task])
         try:
             if lease.attempts > self.settings.max_attempts:
                 detail = f"claimed {lease.attempts - 1} times without progress; look at what its node does, then retry"
@@ -228,12 +245,15 @@ class Worker:
     # The end
 
     async def _drain(self) -> None:
-        for one in self._running.values():
-            one.segment.control.request_drain()
-        tasks = [one.task for one in self._running.values()]
-        if tasks:
-            log.info("draining %s workflows", len(tasks))
-            await asyncio.wait(tasks, timeout=self.drain_seconds)
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self.drain_seconds
+        async with self._claiming:
+            log.info("draining %s workflows", len(self._running))
+        while self._running and loop.time() < end:
+            for one in self._running.values():
+                one.segment.control.request_drain()
+            tasks = [one.task for one in self._running.values()]
+            await asyncio.wait(tasks, timeout=end - loop.time(), return_when=asyncio.FIRST_COMPLETED)
 
     async def _stop_running(self) -> None:
         tasks = [one.task for one in self._running.values()]

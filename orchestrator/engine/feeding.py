@@ -43,18 +43,30 @@ class Fed:
 
 
 def grouped(decided: Iterable[Decided]) -> dict[str, list[Decided]]:
-    """The decisions of each interrupt."""
+    """The decisions of each interrupt's newest round, where all of its requests are decided.
+
+    A request of a batch that lapsed leaves its group short: the others' decisions must not stand in its place, so the
+    whole interrupt is asked again.
+    """
     groups: dict[str, list[Decided]] = {}
     for one in decided:
         groups.setdefault(one.interrupt_id, []).append(one)
-    return groups
+    newest = {key: [one for one in ones if one.nth == max(o.nth for o in ones)] for key, ones in groups.items()}
+    return {key: ones for key, ones in newest.items() if len(ones) == ones[0].of}
+
+
+def check_lapsed(groups: Groups) -> None:
+    """Refuse decisions whose time has passed, all of them at once, and with them the rest of their batches."""
+    late = [one.approval_id for ones in groups.values() if any(one.lapsed for one in ones) for one in ones]
+    if late:
+        detail = "an approval was not used in time and has lapsed; retry the workflow to request it anew"
+        raise ApprovalLapsed(detail, approval_id=late[0], approval_ids=late)
 
 
 def resume_value(decided: Sequence[Decided], asked: Interrupt) -> object:
-    """What to resume `asked` with. Refuses what lapsed, and what is no longer what was decided on."""
+    """What to resume `asked` with. Refuses what is no longer what was decided on."""
     if not pause.same_payload(asked.value, decided[0].payload):
         raise _moved(decided)
-    _check_lapsed(decided)
     return write(decided[0].dialect, [one.settled for one in decided])
 
 
@@ -72,7 +84,6 @@ def check_ahead(groups: Groups, coming: Sequence[str]) -> None:
     """
     nodes = {one.node for ones in groups.values() for one in ones}
     for ones in groups.values():
-        _check_lapsed(ones)
         if nodes != set(coming) or ones[0].settled.ask_kind is Kind.QUESTION:
             raise _moved(ones)
 
@@ -93,13 +104,6 @@ def found_again(groups: Groups, interrupts: Sequence[Interrupt]) -> dict[str, Se
 def _moved(decided: Sequence[Decided]) -> DigestMismatch:
     detail = (
         "the graph's state changed while the request was pending: it no longer asks what was decided on; nothing ran."
-        " Restore the state and retry, or cancel the workflow and submit it anew"
+        " Restore the state and retry, or submit it anew"
     )
     return DigestMismatch(detail, approval_id=decided[0].approval_id)
-
-
-def _check_lapsed(decided: Sequence[Decided]) -> None:
-    for one in decided:
-        if one.lapsed:
-            detail = "the approval was not used in time and has lapsed; retry the workflow to request it anew"
-            raise ApprovalLapsed(detail, approval_id=one.approval_id)

@@ -43,10 +43,12 @@ class SegmentHost:
         async def begin(conn: Connection) -> Params | None:
             if binding is not None:
                 now = self._clock()
-                found = await effects.bound_approval(conn, self._workflow_id, binding.approval_id, now)
+                found = await effects.bound_approval(conn, self._workflow_id, binding.approval_id, key, now)
                 refusal = _refusal(found, key, binding)
                 if refusal is not None:
                     raise refusal
+                if found is not None and found["used_by"] not in (None, key):
+                    row["approval_id"] = None  # a part of the effect that the approval is bound to
             await effects.begin(conn, {**row, "now": self._clock()})
             return await effects.get(conn, key)
 
@@ -54,7 +56,14 @@ class SegmentHost:
 
     async def again_effect(self, key: str) -> None:
         """Run a doubtful effect again."""
-        await self._fenced(lambda conn: effects.again(conn, key))
+
+        async def again(conn: Connection) -> None:
+            approval_id = await effects.late(conn, key, self._clock())
+            if approval_id is not None:
+                raise _lapsed(approval_id)
+            await effects.again(conn, key)
+
+        await self._fenced(again)
 
     async def ask_effect(self, key: str, asked: int) -> None:
         """Note that a person is asked."""
@@ -105,11 +114,18 @@ def _refusal(found: Params | None, key: str, binding: Binding) -> Refusal | None
     if found is None or found["digest"] != binding.digest:
         detail = "what is about to run is not what this approval was given for; nothing ran"
         return DigestMismatch(detail, approval_id=approval_id)
-    if found["used_by"] not in (None, key):
+    used_by = found["used_by"]
+    if used_by is not None and key != used_by and not key.startswith(f"{used_by}:"):
         return AlreadyExecuted("this approval was used by another effect already", approval_id=approval_id)
-    if found["used_by"] is None and found["lapsed"]:
-        return ApprovalLapsed("the approval lapsed before it was used; request it anew", approval_id=approval_id)
+    # What has run, or may have run, under the approval while it was good is looked at however late.
+    if found["lapsed"] and found["effect_state"] not in ("finished", "started"):
+        return _lapsed(approval_id)
     if found["state"] not in ("approved", "executed"):
         detail = f"the approval is {found['state']}, not approved; nothing ran"
         return DigestMismatch(detail, approval_id=approval_id, state=found["state"])
     return None
+
+
+def _lapsed(approval_id: str) -> ApprovalLapsed:
+    detail = "the approval lapsed before this ran; nothing ran. Submit the workflow anew to request it again"
+    return ApprovalLapsed(detail, approval_id=approval_id, approval_ids=[approval_id])

@@ -23,6 +23,9 @@ class Decided:
     payload: object
     settled: Settled
     lapsed: bool
+    # The round it was asked in, and how many requests that round of its interrupt has.
+    nth: int
+    of: int
 
     @classmethod
     def from_row(cls, row: Mapping[str, object]) -> Self:
@@ -44,6 +47,8 @@ class Decided:
             row["payload"],
             settled,
             bool(row["lapsed"]),
+            int(cast("int", row["nth"])),
+            int(cast("int", row["of"])),
         )
 
 

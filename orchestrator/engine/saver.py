@@ -50,7 +50,8 @@ class Progress:
     next_nodes: tuple[str, ...] = ()
     # A superstep of the thread has ended: every decision fed to it is contained in what is committed.
     advanced: bool = False
-    effects_completed: bool = False
+    # The nodes with effects that have completed.
+    completed: frozenset[str] = frozenset()
     # When the first of the events was noted, on the loop's clock.
     since: float = 0.0
 
@@ -66,7 +67,7 @@ class Progress:
             self.events + later.events,
             later.next_nodes,
             self.advanced or later.advanced,
-            self.effects_completed or later.effects_completed,
+            self.completed | later.completed,
             self.since or later.since,
         )
 
@@ -282,7 +283,7 @@ class BarrierSaver(AsyncPostgresSaver):
     def _finished(self, ns: str, node: str) -> None:
         if ns or node not in self._pure:
             self._effect_since_barrier = True
-            self.progress.effects_completed = True
+            self.progress.completed |= {node}
         if not ns:
             self._just_finished.add(node)
             self.progress.note("step-finished", node or "(parallel task)", self.loop.time())

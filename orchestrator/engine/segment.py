@@ -17,6 +17,7 @@ from langgraph.errors import GraphDrained, GraphRecursionError
 from langgraph.runtime import RunControl
 from langgraph.types import Command, GraphOutput
 
+from orchestrator.core.canonical import redact
 from orchestrator.core.errors import ApprovalLapsed, GraphChanged, KeyturnError, LeaseLost, Unavailable
 from orchestrator.core.model import Status
 from orchestrator.core.risk import RiskRules
@@ -161,6 +162,9 @@ class Segment:
             )
             raise GraphChanged(detail, nodes=gone, version=self._entry.version)
         groups = feeding.grouped(self.lease.decided)
+        feeding.check_lapsed(
+            {key: ones for key, ones in groups.items() if key in standing.interrupts or not standing.taken}
+        )
         if gone := feeding.moved(groups, standing):
             return await self._asked_again(gone)
         self._fed.take(groups)
@@ -223,12 +227,15 @@ class Segment:
         if isinstance(error, GraphRecursionError):
             code = "recursion_limit"
         detail = error.detail if isinstance(error, KeyturnError) else f"{type(error).__name__}: {error}"
-        body: dict[str, object] = {"code": code, "detail": to_json(detail[:_MAX_DETAIL])}
+        # What a graph raises may repeat the secrets it was given (rule 25).
+        told = redact.hide(detail, self.lease.input)[:_MAX_DETAIL]
+        body: dict[str, object] = {"code": code, "detail": to_json(told)}
         if notes := getattr(error, "__notes__", None):
-            body["where"] = to_json(str(notes[0])[:200])
+            body["where"] = to_json(redact.hide(str(notes[0]), self.lease.input)[:200])
         if isinstance(error, KeyturnError):
             body |= {key: to_json(value) for key, value in error.facts.items()}
-        lapsed = [str(body["approval_id"])] if isinstance(error, ApprovalLapsed) and "approval_id" in body else []
+        late = error.facts.get("approval_ids", ()) if isinstance(error, ApprovalLapsed) else ()
+        lapsed = [str(one) for one in cast("Sequence[object]", late)]
         event = Event("workflow-failed", self._actor, {**body, "epoch": self.lease.epoch})
         return End(Status.FAILED, reason=code, error=body, events=[event], lapsed=lapsed)
 
@@ -362,7 +369,7 @@ class Segment:
             noted.insert(0, Event("decision-delivered", self._actor, {"approvals": list(delivered)}))
         completed = release is not None and release.status == Status.COMPLETED
         return Parts(
-            node, batch, delivered, completed or progress.effects_completed, approvals, lapsed, [*noted, *more], risk,
+            node, batch, delivered, completed, sorted(progress.completed), approvals, lapsed, [*noted, *more], risk,
             release,
         )  # fmt: skip
 

@@ -194,6 +194,7 @@ def effect(
 
     With `approval` and `action` (what is really about to run) the effect runs only if that approval still stands and
     was given for exactly this action: DigestMismatch, ApprovalLapsed or AlreadyExecuted otherwise, and nothing runs.
+    An approval is used by one effect; effects named below it (`apply:0` below `apply`) are parts of that one.
     """
     if (approval is None) != (action is None):
         detail = "give both `approval` and `action`, or neither"

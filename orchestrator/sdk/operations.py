@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import cast
 
 from orchestrator.core.canonical import canonical_json
-from orchestrator.core.errors import InvalidInput, KeyturnError, RolledBack, StepFailed, ToolMissing
+from orchestrator.core.errors import ApprovalLapsed, InvalidInput, KeyturnError, RolledBack, StepFailed, ToolMissing
 from orchestrator.core.model import Action
 from orchestrator.sdk import templates
 from orchestrator.sdk.effects import Happened, Unknown, effect
@@ -28,6 +28,14 @@ from orchestrator.sdk.runtime import host, idempotency_key
 _LONGEST_TEXT = 2000
 # What a step may end with that the operation can answer with a roll-back; a lost lease or a wrong digest is not that.
 _STEP_ERRORS = (StepFailed, InvalidInput, ToolMissing)
+
+
+@dataclass(frozen=True, slots=True)
+class Approved:
+    """The decision an operation runs under, and the action it was found to be right before."""
+
+    decision: Mapping[str, object] | None
+    action: Action | None
 
 
 class _NotAsExpectedError(StepFailed):
@@ -118,17 +126,18 @@ class Operation:
             terraform.read_plan(self._context(name, "", self.runbook.plan[0]), digest)
         return self.action()
 
-    async def apply(self) -> dict[str, object]:
+    async def apply(self, under: Approved) -> dict[str, object]:
         """Run the steps: what each resulted in as `steps`; `failure` is the one that failed, if there is a roll-back.
 
-        Without a roll-back a failure is raised: the workflow fails there, and a retry goes on from that step.
+        Without a roll-back a failure is raised: the workflow fails there, and a retry goes on from that step. Each step
+        begins only while the approval is good; one that comes too late behind others counts as failed.
         """
         done: list[object] = []
         for index, step in enumerate(self.runbook.apply):
             try:
-                result = await self._change("apply", index, step)
-            except _STEP_ERRORS as error:
-                if not self.runbook.rollback:
+                result = await self._change("apply", index, step, under)
+            except (*_STEP_ERRORS, ApprovalLapsed) as error:
+                if not self.runbook.rollback or (isinstance(error, ApprovalLapsed) and not done):
                     raise
                 return {"steps": done, "failure": _failure(step, error)}
             done.append({"step": step.name, "result": _brief(result)})
@@ -175,7 +184,7 @@ class Operation:
                 await asyncio.sleep(probe.retry.every.total_seconds())
         raise AssertionError
 
-    async def _change(self, section: str, index: int, step: Step) -> Result:
+    async def _change(self, section: str, index: int, step: Step, under: Approved | None = None) -> Result:
         """Run one step as an effect of its own, at most once as far as its target lets anybody know."""
         name = f"{section}:{index}"
         context = self._context(step.name, idempotency_key(name), step)
@@ -189,7 +198,10 @@ class Operation:
             except StepFailed as error:
                 raise _placed(section, step.name, error) from error
 
-        async with effect(name, verify=lambda: self._happened(step, context)) as entry:
+        bound = under or Approved(None, None)
+        async with effect(
+            name, verify=lambda: self._happened(step, context), approval=bound.decision, action=bound.action
+        ) as entry:
             return cast("Result", await entry.once(run) or {})
 
     async def _happened(self, step: Step, context: Context) -> Happened | Unknown | None:

@@ -134,8 +134,8 @@ async def _decide(
 ) -> Decided:
     caller.need("decide")
     try:
-        async with ctx.db.transaction() as conn:
-            deciding = await lock(ctx, conn, caller, workflow_id)
+        async with ctx.db.pipeline() as conn:
+            deciding = await lock(ctx, conn, caller, workflow_id, choice.named)
             route = f"decide {workflow_id} {choice.approval_id or ''}"
             target = deciding.target(choice)
             earlier = await idempotency.taken_by(

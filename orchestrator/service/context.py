@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from orchestrator.config import Governance
 from orchestrator.core.errors import Forbidden
+from orchestrator.service.offers import Offers
 from orchestrator.store.db import Clock, Database, database_clock
 
 
@@ -33,3 +34,4 @@ class Context:
     db: Database
     governance: Governance
     clock: Clock = field(default=database_clock)
+    offers: Offers = field(default_factory=Offers)

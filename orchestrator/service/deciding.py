@@ -35,7 +35,8 @@ from orchestrator.core.votes import (
 from orchestrator.service import views
 from orchestrator.service.context import Caller, Context
 from orchestrator.service.workflows import unknown
-from orchestrator.store import approvals, events, people, workflows
+from orchestrator.store import approvals, events, workflows
+from orchestrator.store.approvals import Locked
 from orchestrator.store.db import Connection, Params
 from orchestrator.store.events import Event
 from orchestrator.wire import (
@@ -65,13 +66,16 @@ def unknown_approval(approval_id: str) -> NotFound:
     return NotFound(f"there is no approval {approval_id!r}", approval_id=approval_id)
 
 
-async def lock(ctx: Context, conn: Connection, caller: Caller, workflow_id: str) -> Deciding:
-    """Lock a workflow and its approvals for one decision. NotFound when it is not in the caller's namespace."""
-    workflow = await workflows.lock(conn, caller.namespace, workflow_id, ctx.clock())
-    if workflow is None:
+async def lock(ctx: Context, conn: Connection, caller: Caller, workflow_id: str, named: str | None) -> Deciding:
+    """Lock a workflow and its approvals for one decision of the caller, in the name of `named` if given.
+
+    NotFound when the workflow is not in the caller's namespace.
+    """
+    people = [caller.person, named.strip()] if named else [caller.person]
+    locked = await approvals.lock_for_decision(conn, caller.namespace, workflow_id, people, ctx.clock())
+    if locked is None:
         raise unknown(workflow_id)
-    rows = await approvals.lock_of_workflow(conn, caller.namespace, workflow_id)
-    return Deciding(ctx, conn, caller, workflow, rows)
+    return Deciding(ctx, conn, caller, locked)
 
 
 @dataclass(slots=True)
@@ -81,8 +85,17 @@ class Deciding:
     ctx: Context
     conn: Connection
     caller: Caller
-    workflow: Params
-    rows: list[Params]
+    locked: Locked
+
+    @property
+    def workflow(self) -> Params:
+        """The workflow's row."""
+        return self.locked.workflow
+
+    @property
+    def rows(self) -> list[Params]:
+        """All its approvals."""
+        return self.locked.approvals
 
     @property
     def now(self) -> datetime:
@@ -126,11 +139,14 @@ class Deciding:
 
     async def _vote(self, row: Params, choice: Choice, verdict: Verdict, who: Identity) -> Decided:
         view = _view(row)
-        earlier = [await self._as_vote(one) for one in await approvals.votes(self.conn, [row["approval_id"]])
-                   if not one["superseded"]]  # fmt: skip
+        earlier = [
+            self._as_vote(one)
+            for one in self.locked.votes
+            if one["approval_id"] == row["approval_id"] and not one["superseded"]
+        ]
         cast_now = Vote(
             who.person, verdict, choice.revision or row["revision"], self.now,
-            await people.roles_of(self.conn, self.caller.namespace, who.person), justification=choice.text,
+            self._roles(who.person), justification=choice.text,
         )  # fmt: skip
         told: dict[str, object] = {
             "request_id": row["approval_id"], "verdict": verdict.value, "revision": row["revision"],
@@ -159,10 +175,13 @@ class Deciding:
                 detail = f"the request expired at {at.isoformat()}"
                 raise Expired(detail, expired_at=at.isoformat())
 
-    async def _as_vote(self, one: Params) -> Vote:
+    def _roles(self, person: str) -> frozenset[str]:
+        return self.locked.roles.get(person, frozenset())
+
+    def _as_vote(self, one: Params) -> Vote:
         """An earlier vote with the roles its voter holds now: a role that was taken away voids it (rule 5)."""
         principal = one["acting_for"] or one["voter"]
-        roles = await people.roles_of(self.conn, self.caller.namespace, principal)
+        roles = self._roles(principal)
         return Vote(one["voter"], Verdict(one["verdict"]), one["revision"], one["at"], roles, one["acting_for"],
                     one["justification"])  # fmt: skip
 
@@ -174,11 +193,16 @@ class Deciding:
                 "voter": one.voter, "via": who.via, "verdict": one.verdict.value, "roles": sorted(one.roles),
                 "justification": one.justification, "now": self.ctx.clock(),
             },
+            replaces=any(
+                (vote["approval_id"], vote["revision"], vote["voter"]) == (row["approval_id"], one.revision, one.voter)
+                for vote in self.locked.votes
+                if not vote["superseded"]
+            ),
         )  # fmt: skip
 
     async def _answer(self, row: Params, choice: Choice, who: Identity) -> Decided:
         if row["kind"] == Kind.APPROVAL:
-            await self._check_response(row, choice, who)
+            self._check_response(row, choice, who)
         else:
             self._check_open(row)
             check_answer(cast("Mapping[str, object]", row["question"]), choice.answer)
@@ -188,13 +212,13 @@ class Deciding:
         noted = [Event("vote-recorded", who.person, told)]
         return await self._resolved(row, ApprovalState.ANSWERED, who, decision, noted)
 
-    async def _check_response(self, row: Params, choice: Choice, who: Identity) -> None:
+    def _check_response(self, row: Params, choice: Choice, who: Identity) -> None:
         """A response in place of running a tool: for those who may reject it, where the tool takes responses."""
         if not _RESPOND & set(row["allowed"]) or not isinstance(choice.answer, str):
             allowed = ", ".join(row["allowed"])
             detail = f"this is an approval; it takes: {allowed} (a response is a text)"
             raise AnswerInvalid(detail, allowed=row["allowed"])
-        roles = await people.roles_of(self.conn, self.caller.namespace, who.person)
+        roles = self._roles(who.person)
         as_vote = Vote(who.person, Verdict.REJECT, row["revision"], self.now, roles, justification=choice.answer)
         check_vote(_view(row), [], as_vote, self.now, None)
 

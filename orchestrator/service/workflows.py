@@ -45,15 +45,12 @@ async def submit(ctx: Context, caller: Caller, request: SubmitRequest, idempoten
     """Accept a workflow: durable when this returns. NotFound for an unknown graph, InvalidInput for a wrong input."""
     caller.need("submit")
     workflow_id = new_id("wf")
-    async with ctx.db.connection() as conn:
-        offer = await fleet.newest(conn, request.graph)
-        if offer is None:
-            known = await fleet.names(conn)
-            detail = f"there is no graph {request.graph!r}; workers offer: {', '.join(known) or 'none yet'}"
-            raise NotFound(detail, allowed=known)
+    offer = await ctx.offers.newest(ctx.db, request.graph)
+    if offer is None:
+        raise await _no_graph(ctx, request.graph)
     _check_input(offer, request)
     if idempotency_key is None:
-        async with ctx.db.pipeline() as conn:
+        async with ctx.db.connection() as conn:
             await _insert(ctx, conn, caller, request, offer, workflow_id)
     else:
         async with ctx.db.transaction() as conn:
@@ -72,20 +69,26 @@ async def submit(ctx: Context, caller: Caller, request: SubmitRequest, idempoten
 async def _insert(
     ctx: Context, conn: Connection, caller: Caller, request: SubmitRequest, offer: Params, workflow_id: str
 ) -> None:
-    now = ctx.clock()
-    await workflows.insert(
-        conn,
-        {
-            **request.model_dump(), "workflow_id": workflow_id, "namespace": caller.namespace, "now": now,
-            "graph_version": offer["version"], "requester": caller.person,
-        },
-    )  # fmt: skip
     data: dict[str, object] = {
         "graph": request.graph, "version": offer["version"], "title": request.title, "input": request.input,
         "on_behalf_of": request.on_behalf_of, "launched_by": request.launched_by, "key_id": caller.key_id,
     }  # fmt: skip
     told = {key: value for key, value in data.items() if value not in (None, "")}
-    await events.append(conn, workflow_id, [Event("workflow-submitted", caller.person, told)], now)
+    await workflows.insert(
+        conn,
+        {
+            **request.model_dump(), "workflow_id": workflow_id, "namespace": caller.namespace, "now": ctx.clock(),
+            "graph_version": offer["version"], "requester": caller.person,
+        },
+        Event("workflow-submitted", caller.person, told),
+    )  # fmt: skip
+
+
+async def _no_graph(ctx: Context, graph: str) -> NotFound:
+    async with ctx.db.connection() as conn:
+        known = await fleet.names(conn)
+    detail = f"there is no graph {graph!r}; workers offer: {', '.join(known) or 'none yet'}"
+    return NotFound(detail, allowed=known)
 
 
 def _check_input(offer: Params, request: SubmitRequest) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from psycopg.types.json import Json
 
 from orchestrator.store.db import Connection, Params
+from orchestrator.store.workflows import LOCK
 
 # How often these interrupts were asked before, and whether their last round still waits.
 ASKED = """
@@ -53,6 +55,22 @@ SELECT a.*, w.graph, w.title, coalesce(%(now)s::timestamptz, now()) AS now
 VOTES = """
 SELECT approval_id, revision, voter, acting_for, via, verdict, roles, justification, at, void_reason, superseded
   FROM keyturn.votes WHERE approval_id = ANY(%(approvals)s) ORDER BY vote_id
+"""
+
+# All votes on what a workflow asked, and the roles that their voters and some more people hold at this instant.
+VOTES_OF_WORKFLOW = """
+SELECT v.approval_id, v.revision, v.voter, v.acting_for, v.via, v.verdict, v.roles, v.justification, v.at,
+       v.void_reason, v.superseded
+  FROM keyturn.votes v JOIN keyturn.approvals a USING (approval_id)
+ WHERE a.workflow_id = %(workflow)s ORDER BY v.vote_id
+"""
+ROLES_OF_VOTERS = """
+SELECT person, role FROM keyturn.role_bindings
+ WHERE namespace = %(namespace)s
+   AND (person = ANY(%(people)s)
+        OR person IN (SELECT coalesce(v.acting_for, v.voter)
+                        FROM keyturn.votes v JOIN keyturn.approvals a USING (approval_id)
+                       WHERE a.workflow_id = %(workflow)s))
 """
 
 # A changed mind: the earlier vote of the same person on the same revision no longer counts.
@@ -101,6 +119,7 @@ UPDATE keyturn.approvals SET state = 'expired', resolved_by = 'keyturn',
 RETURNING approval_id
 """
 
+
 async def asked(conn: Connection, workflow_id: str, interrupt_ids: Sequence[str]) -> list[Params]:
     """The last round of each of these interrupts that was asked before."""
     found = await conn.execute(ASKED, {"workflow": workflow_id, "interrupts": list(interrupt_ids)})
@@ -112,10 +131,41 @@ async def of_workflow(conn: Connection, namespace: str, workflow_id: str) -> lis
     return await (await conn.execute(OF_WORKFLOW, {"namespace": namespace, "workflow": workflow_id})).fetchall()
 
 
-async def lock_of_workflow(conn: Connection, namespace: str, workflow_id: str) -> list[Params]:
-    """All approvals of a workflow, locked by id. Follows the lock of the workflow's row."""
-    found = await conn.execute(LOCK_OF_WORKFLOW, {"namespace": namespace, "workflow": workflow_id})
-    return await found.fetchall()
+@dataclass(frozen=True, slots=True)
+class Locked:
+    """A workflow's row and its approvals, locked, with all their votes and the roles of those who count."""
+
+    workflow: Params
+    approvals: list[Params]
+    votes: list[Params]
+    roles: Mapping[str, frozenset[str]]
+
+
+async def lock_for_decision(
+    conn: Connection, namespace: str, workflow_id: str, people: Sequence[str], now: datetime | None
+) -> Locked | None:
+    """Lock a workflow, then its approvals by id, and read what a decision is judged on; None when it is not there.
+
+    In a pipeline the four statements are one round trip. Each sees what was committed when its turn came, so the
+    later ones see everything up to the lock.
+    """
+    key = {"namespace": namespace, "workflow": workflow_id}
+    locked = await conn.execute(LOCK, {**key, "now": now})
+    asked = await conn.execute(LOCK_OF_WORKFLOW, key)
+    cast_so_far = await conn.execute(VOTES_OF_WORKFLOW, key)
+    held = await conn.execute(ROLES_OF_VOTERS, {**key, "people": list(people)})
+    workflow = await locked.fetchone()
+    if workflow is None:
+        return None
+    roles: dict[str, set[str]] = {}
+    for row in await held.fetchall():
+        roles.setdefault(row["person"], set()).add(row["role"])
+    return Locked(
+        workflow,
+        await asked.fetchall(),
+        await cast_so_far.fetchall(),
+        {person: frozenset(names) for person, names in roles.items()},
+    )
 
 
 async def workflow_of(conn: Connection, namespace: str, approval_id: str) -> str | None:
@@ -139,9 +189,10 @@ async def votes(conn: Connection, approval_ids: Sequence[str]) -> list[Params]:
     return await (await conn.execute(VOTES, {"approvals": list(approval_ids)})).fetchall()
 
 
-async def insert_vote(conn: Connection, row: Params) -> None:
-    """Record a vote; it replaces an earlier one of the same person on the same revision."""
-    await conn.execute(SUPERSEDE, row)
+async def insert_vote(conn: Connection, row: Params, *, replaces: bool) -> None:
+    """Record a vote; `replaces` says that the same person has voted on this revision before."""
+    if replaces:
+        await conn.execute(SUPERSEDE, row)
     await conn.execute(INSERT_VOTE, row)
 
 

@@ -141,7 +141,7 @@ class Database:
 
     @contextlib.asynccontextmanager
     async def pipeline(self) -> AsyncGenerator[Connection]:
-        """A transaction whose statements are sent together; for blocks that read nothing back."""
+        """A transaction whose statements are sent together until the block reads what one of them gave."""
         async with self.connection() as conn, conn.pipeline(), conn.transaction():
             yield conn
 

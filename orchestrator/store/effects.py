@@ -32,20 +32,39 @@ UPDATE keyturn.effects SET attempts = attempts + 1, settled = asked WHERE key = 
 
 ASK = "UPDATE keyturn.effects SET asked = %(asked)s WHERE key = %(key)s AND state = 'started' AND asked < %(asked)s"
 
+# The end; the approval it ran under is used up with it.
 FINISH = """
-UPDATE keyturn.effects SET state = 'finished', result = %(result)s, settled = asked,
-       finished_at = coalesce(%(now)s::timestamptz, now())
- WHERE key = %(key)s AND state = 'started'
+WITH finished AS (
+    UPDATE keyturn.effects SET state = 'finished', result = %(result)s, settled = asked,
+           finished_at = coalesce(%(now)s::timestamptz, now())
+     WHERE key = %(key)s AND state = 'started' RETURNING approval_id
+)
+UPDATE keyturn.approvals a SET state = 'executed', executed_at = coalesce(%(now)s::timestamptz, now())
+  FROM finished WHERE a.approval_id = finished.approval_id AND a.state = 'approved'
 """
 
 FAIL = "UPDATE keyturn.effects SET state = 'failed', error = %(error)s WHERE key = %(key)s AND state = 'started'"
 
 # The approval an effect is bound to, locked: it must still stand, and for exactly this.
 APPROVAL = """
-SELECT a.state, a.digest, a.lapses_at <= coalesce(%(now)s::timestamptz, now()) AS lapsed, e.key AS used_by
+SELECT a.state, a.digest, a.lapses_at <= coalesce(%(now)s::timestamptz, now()) AS lapsed, e.key AS used_by,
+       (SELECT state FROM keyturn.effects WHERE key = %(key)s) AS effect_state
   FROM keyturn.approvals a LEFT JOIN keyturn.effects e USING (approval_id)
  WHERE a.workflow_id = %(workflow)s AND a.approval_id = %(approval)s FOR UPDATE OF a
 """
+
+
+# Whether the approval an effect runs under, if any, is no longer good.
+LATE = """
+SELECT a.approval_id FROM keyturn.effects e JOIN keyturn.approvals a USING (approval_id)
+ WHERE e.key = %(key)s AND a.lapses_at <= coalesce(%(now)s::timestamptz, now())
+"""
+
+
+async def late(conn: Connection, key: str, now: datetime | None) -> str | None:
+    """The lapsed approval of an effect; None when it is good, or the effect has none."""
+    found = await (await conn.execute(LATE, {"key": key, "now": now})).fetchone()
+    return None if found is None else str(found["approval_id"])
 
 
 async def get(conn: Connection, key: str) -> Params | None:
@@ -86,7 +105,10 @@ async def fail(conn: Connection, key: str, error: str) -> None:
     await conn.execute(FAIL, {"key": key, "error": error[:2000]})
 
 
-async def bound_approval(conn: Connection, workflow_id: str, approval_id: str, now: datetime | None) -> Params | None:
-    """State and digest of the approval, and which effect has used it."""
-    found = await conn.execute(APPROVAL, {"workflow": workflow_id, "approval": approval_id, "now": now})
+async def bound_approval(
+    conn: Connection, workflow_id: str, approval_id: str, key: str, now: datetime | None
+) -> Params | None:
+    """State and digest of the approval, which effect has used it, and how the effect `key` stands."""
+    row = {"workflow": workflow_id, "approval": approval_id, "key": key, "now": now}
+    found = await conn.execute(APPROVAL, row)
     return await found.fetchone()

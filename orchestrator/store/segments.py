@@ -19,7 +19,7 @@ from orchestrator.store.events import Event
 COMMIT = """
 SELECT keyturn.commit_segment(
     %(workflow)s, %(epoch)s, %(now)s, %(checkpoints)s::json, %(blobs)s::json, %(writes)s::json, %(bytes)b::bytea[],
-    %(delivered)s::text[], %(executed)s, %(approvals)s::json, %(lapsed)s::text[],
+    %(delivered)s::text[], %(executed)s, %(completed)s::text[], %(approvals)s::json, %(lapsed)s::text[],
     %(types)b::text[], %(actors)b::text[], %(bodies)b::text[],
     %(status)s, %(reason)s, %(error)s, %(result)s, %(node)s, %(risk)s, %(checkpointed)s, %(progress)s, %(finished)s)
 """
@@ -41,14 +41,16 @@ class Release:
 class Parts:
     """What one commit writes. Without `release` it is a barrier, and the lease goes on.
 
-    `approvals` are rows whose JSON columns are plain values; `executed` says that a node with effects has completed
-    behind the decisions delivered so far, those of `delivered` included.
+    `approvals` are rows whose JSON columns are plain values. An approval is executed when the workflow completes
+    (`executed`), or when the node that asked has completed with its effects (one of `completed`); one that an effect of
+    the ledger is bound to, when that effect finishes.
     """
 
     node: str | None = None
     batch: Batch = field(default_factory=Batch)
     delivered: Sequence[str] = ()
     executed: bool = False
+    completed: Sequence[str] = ()
     approvals: Sequence[Params] = ()
     lapsed: Sequence[str] = ()
     events: Sequence[Event] = ()
@@ -64,6 +66,7 @@ async def commit(conn: Connection, workflow_id: str, epoch: int, parts: Parts, n
         {
             "workflow": workflow_id, "epoch": epoch, "now": now, **checkpoints.columns(parts.batch),
             "delivered": list(parts.delivered) or None, "executed": parts.executed,
+            "completed": list(parts.completed) or None,
             "approvals": json.dumps(parts.approvals, default=_plain) if parts.approvals else None,
             "lapsed": list(parts.lapsed) or None,
             "types": types or None, "actors": actors or None, "bodies": bodies or None,

@@ -11,15 +11,24 @@ from datetime import datetime
 from psycopg.types.json import Json
 
 from orchestrator.store.db import Connection, Params
+from orchestrator.store.events import Event, columns
 
-# A new workflow, ready at once.
+# A new workflow, ready at once, with the first event of its chain.
 INSERT = """
+WITH clock AS (SELECT coalesce(%(now)s::timestamptz, now()) AS now),
+first AS (
+    INSERT INTO keyturn.events (workflow_id, seq, namespace, at, type, actor, body, hash)
+    SELECT %(workflow_id)s, 1, %(namespace)s, clock.now, %(type)s, %(actor)s, %(body)s::json,
+           keyturn.event_hash('', 1, clock.now, %(type)s, %(actor)s, %(body)s)
+      FROM clock
+    RETURNING seq, hash
+)
 INSERT INTO keyturn.workflows (workflow_id, namespace, graph, graph_version, title, case_id, mode, status, input,
-    requester, on_behalf_of, launched_by, priority, created_at, updated_at, run_at, deadline_at)
-VALUES (%(workflow_id)s, %(namespace)s, %(graph)s, %(graph_version)s, %(title)s, %(case_id)s, %(mode)s, 'ready',
-    %(input)s, %(requester)s, %(on_behalf_of)s, %(launched_by)s, %(priority)s, coalesce(%(now)s::timestamptz, now()),
-    coalesce(%(now)s::timestamptz, now()), coalesce(%(now)s::timestamptz, now()),
-    coalesce(%(now)s::timestamptz, now()) + make_interval(secs => %(deadline)s))
+    requester, on_behalf_of, launched_by, priority, created_at, updated_at, run_at, deadline_at, last_seq, last_hash)
+SELECT %(workflow_id)s, %(namespace)s, %(graph)s, %(graph_version)s, %(title)s, %(case_id)s, %(mode)s, 'ready',
+    %(input)s, %(requester)s, %(on_behalf_of)s, %(launched_by)s, %(priority)s, clock.now, clock.now, clock.now,
+    clock.now + make_interval(secs => %(deadline)s), first.seq, first.hash
+  FROM clock, first
 """
 
 # Claim what is due: ready, or running under a lease that ran out. A workflow that was claimed twice without progress
@@ -54,7 +63,9 @@ RETURNING w.workflow_id, w.namespace, w.graph, w.graph_version, w.epoch, w.attem
     clock.now AS claimed_at,
     ARRAY(SELECT role FROM keyturn.role_bindings r WHERE r.namespace = w.namespace AND r.person = w.requester) AS roles,
     (SELECT json_agg(json_build_object('approval_id', a.approval_id, 'interrupt_id', a.interrupt_id, 'item', a.item,
-                'node', a.node,
+                'node', a.node, 'nth', a.round,
+                'of', (SELECT count(*) FROM keyturn.approvals b WHERE b.workflow_id = a.workflow_id
+                          AND b.interrupt_id = a.interrupt_id AND b.round = a.round),
                 'kind', a.kind, 'dialect', a.dialect, 'payload', a.payload, 'allowed', a.allowed,
                 'action', a.action, 'digest', a.digest, 'volatile_fields', a.volatile_fields, 'decision', a.decision,
                 'state', a.state, 'lapsed', a.state = 'approved' AND a.lapses_at <= clock.now)
@@ -137,9 +148,10 @@ SELECT EXISTS (SELECT 1 FROM keyturn.workflows
 """
 
 
-async def insert(conn: Connection, row: Params) -> None:
-    """Insert a workflow; `input` is a JSON value, `deadline` seconds or None."""
-    await conn.execute(INSERT, {**row, "input": Json(row["input"])})
+async def insert(conn: Connection, row: Params, first: Event) -> None:
+    """Insert a workflow with the first event of its chain; `input` is a JSON value, `deadline` seconds or None."""
+    (kind,), (actor,), (body,) = columns([first])
+    await conn.execute(INSERT, {**row, "input": Json(row["input"]), "type": kind, "actor": actor, "body": body})
 
 
 async def claim(conn: Connection, params: Params) -> list[Params]:

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import AsyncGenerator, Generator
-from typing import Any
+from unittest import mock
 
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
@@ -20,10 +20,10 @@ from orchestrator.sdk import effects
 from orchestrator.sdk.runtime import host
 from orchestrator.service.dispatch import Claimer
 from orchestrator.store import workflows
-from orchestrator.store.approvals import deliver
 from orchestrator.store.db import Connection, Database, Params
 from orchestrator.worker import Worker
 
+_DELIVER = "UPDATE keyturn.approvals SET delivered_at = now() WHERE approval_id = ANY (%s)"
 _FENCE = "AND epoch = p_epoch AND status = 'running'"
 
 
@@ -62,9 +62,9 @@ def _delivered_early() -> None:
 
     async def early(self: Claimer, running: int, suspects: int) -> list[Lease]:
         leases = await claim(self, running, suspects)
-        async with self._ctx.db.transaction() as conn:
+        async with self._ctx.db.connection() as conn:
             for lease in leases:
-                await deliver(conn, [one.approval_id for one in lease.decided], None)
+                await conn.execute(_DELIVER, [[one.approval_id for one in lease.decided]])
         return leases
 
     Claimer.claim = early
@@ -93,44 +93,34 @@ async def remove_fence(database_url: str) -> None:
 @contextlib.contextmanager
 def acknowledged_without_being_stored() -> Generator[None]:
     """A decision is answered, and its transaction is rolled back."""
-    real = Database.transaction
 
     @contextlib.asynccontextmanager
-    async def transaction(self: Database) -> AsyncGenerator[Connection]:
+    async def pipeline(self: Database) -> AsyncGenerator[Connection]:
         async with self.connection() as conn, conn.transaction(force_rollback=True):
             yield conn
 
-    Database.transaction = transaction
-    try:
+    with mock.patch.object(Database, "pipeline", pipeline):
         yield
-    finally:
-        Database.transaction = real
 
 
 @contextlib.contextmanager
 def decided_in_two_transactions() -> Generator[None]:
     """The approval is resolved in one transaction, and what that means for its workflow written in another."""
-    real, move = Database.transaction, workflows.move
+    real, move = Database.pipeline, workflows.move
     later: list[Params] = []
 
     @contextlib.asynccontextmanager
-    async def transaction(self: Database) -> AsyncGenerator[Connection]:
+    async def pipeline(self: Database) -> AsyncGenerator[Connection]:
         async with real(self) as conn:
             yield conn
-        rows, later[:] = [*later], []
-        if rows:
-            async with real(self) as conn:
-                for row in rows:
-                    await move(conn, row)
+        async with real(self) as conn:
+            for row in later:
+                await move(conn, row)
 
     async def put_off(conn: Connection, row: Params) -> None:
         del conn
         later.append(row)
         await asyncio.sleep(0)
 
-    patched: Any = Database
-    patched.transaction, workflows.move = transaction, put_off
-    try:
+    with mock.patch.object(Database, "pipeline", pipeline), mock.patch.object(workflows, "move", put_off):
         yield
-    finally:
-        patched.transaction, workflows.move = real, move

@@ -1,6 +1,6 @@
 """A proxy between Keyturn and Postgres that knows where each unit of work ends, and can lose it there.
 
-A unit is what Postgres answers with ReadyForQuery: one simple query, or everything up to a Sync. It is named by its
+A unit is what a client waits for: one simple query, or everything up to a Sync or a Flush. It is named by its
 statements; a `Cut` names a unit and says whether it is lost before Postgres sees it, or its reply is after it was done.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -17,6 +17,11 @@ from urllib.parse import urlsplit, urlunsplit
 
 Moment = Literal["before", "after", "stalled"]
 _NAME_LENGTH = 100
+# Messages of a client: those it waits for an answer to, and those that stand for themselves.
+_ASKS = (b"Q", b"S", b"H")
+_ENDS = (*_ASKS, b"X", b"p", b"f", b"d", b"c")
+# Messages of the server that end one statement.
+_COMPLETIONS = (b"C", b"I", b"s", b"E")
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,14 @@ class Proxy:
             self._links.discard(task)
 
 
+@dataclass
+class _Unit:
+    """Sent, and not yet answered whole: up to ReadyForQuery, or where a Flush ended it, up to so many completions."""
+
+    cut: Cut | None
+    completions: int | None
+
+
 class _Link:
     """One connection of a client, and ours to the server behind it."""
 
@@ -125,10 +138,8 @@ class _Link:
         self._real_writer = real_writer
         self._statements: dict[bytes, str] = {}
         self._last = ""
-        # Units sent, and answered (the start-up is the first of both), and whose answer is to be lost.
-        self._sent = 1
-        self._answered = 0
-        self._losing: tuple[int, Cut] | None = None
+        # The start-up is answered like a unit.
+        self._sent = deque([_Unit(None, None)])
 
     async def run(self) -> None:
         """Until one side is gone, or the link is cut."""
@@ -145,21 +156,24 @@ class _Link:
     async def _upward(self) -> None:
         length = await self._reader.readexactly(4)
         self._real_writer.write(length + await self._reader.readexactly(int.from_bytes(length) - 4))
-        unit, names = bytearray(), list[str]()
+        unit, names, executes = bytearray(), list[str](), 0
         while True:
             kind, message = await _message(self._reader)
             unit += message
             names += self._named(kind, message[5:])
-            if kind not in b"QSXpfd":
+            executes += kind == b"E"
+            if kind not in _ENDS:
                 continue
-            if kind in b"QS" and not await self._passes(" + ".join(names) or "(sync)", bytes(unit)):
-                return
-            if kind not in b"QS":
+            if kind in _ASKS:
+                name = " + ".join(names) or "(sync)"
+                if not await self._passes(name, bytes(unit), executes if kind == b"H" else None):
+                    return
+            else:
                 self._real_writer.write(bytes(unit))
-            unit, names = bytearray(), list[str]()
+            unit, names, executes = bytearray(), list[str](), 0
             await self._real_writer.drain()
 
-    async def _passes(self, name: str, unit: bytes) -> bool:
+    async def _passes(self, name: str, unit: bytes, completions: int | None) -> bool:
         """Send a unit on, unless it is to be lost."""
         await self._flowing.wait()
         cut = self._proxy.passing(name)
@@ -170,9 +184,8 @@ class _Link:
         if cut is not None and cut.moment == "stalled":
             cut.done.set()
             await self._flowing.wait()
-        if cut is not None and cut.moment == "after":
-            self._losing = self._sent, cut
-        self._sent += 1
+        if completions != 0:
+            self._sent.append(_Unit(cut if cut and cut.moment == "after" else None, completions))
         self._real_writer.write(unit)
         return True
 
@@ -180,16 +193,28 @@ class _Link:
         while True:
             kind, message = await _message(self._real_reader)
             await self._flowing.wait()
-            lost = self._losing is not None and self._answered == self._losing[0]
-            if kind == b"Z":
-                self._answered += 1
-            if not lost:
+            unit = self._sent[0] if self._sent else None
+            if unit is None or unit.cut is None:
                 self._writer.write(message)
                 await self._writer.drain()
-            elif kind == b"Z" and self._losing is not None:
-                self._losing[1].act()
-                self._losing[1].done.set()
+            if unit is not None and self._answered(unit, kind) and unit.cut is not None:
+                unit.cut.act()
+                unit.cut.done.set()
                 return
+
+    def _answered(self, unit: _Unit, kind: bytes) -> bool:
+        """Whether this message ends what a unit is answered with."""
+        if kind == b"Z":
+            # After an error, what was flushed but not done is answered by the Sync's own end.
+            while self._sent.popleft().completions is not None:
+                pass
+            return True
+        if unit.completions is not None and kind in _COMPLETIONS:
+            unit.completions -= 1
+            if unit.completions == 0:
+                self._sent.popleft()
+                return True
+        return False
 
     def _named(self, kind: bytes, body: bytes) -> list[str]:
         if kind == b"P":
