@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import cast
 
 MASK = "«hidden»"
@@ -56,7 +57,9 @@ class Redactor:
 
     def __init__(self, extra: Sequence[str] = ()) -> None:
         patterns = [_SECRET.pattern, *(re.escape(name) for name in extra)]
-        self._pattern = re.compile("|".join(patterns), re.IGNORECASE)
+        pattern = re.compile("|".join(patterns), re.IGNORECASE)
+        # Keys repeat: a workflow's events have a few dozen between them.
+        self._secret = lru_cache(maxsize=4096)(lambda key: pattern.search(key) is not None)
 
     def __call__(self, value: object) -> object:
         """A copy of a JSON value with secrets replaced by a mask, also where one of its texts repeats them."""
@@ -72,7 +75,7 @@ class Redactor:
             return set()
         if isinstance(value, Mapping):
             items = cast("Mapping[object, object]", value).items()
-            below = [(item, hidden or bool(self._pattern.search(str(key)))) for key, item in items]
+            below = [(item, hidden or self._secret(str(key))) for key, item in items]
         elif isinstance(value, list | tuple):
             below = [(item, hidden) for item in cast("Sequence[object]", value)]
         else:
@@ -86,7 +89,7 @@ class Redactor:
             items = cast("Mapping[object, object]", value)
             return {
                 str(key): MASK
-                if self._pattern.search(str(key)) and item not in (None, "")
+                if self._secret(str(key)) and item not in (None, "")
                 else self._walk(item, depth + 1, secrets)
                 for key, item in items.items()
             }

@@ -10,6 +10,8 @@ from jsonschema.exceptions import ValidationError
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
+from orchestrator.core.canonical import redact
+
 _LONGEST = 300
 
 
@@ -23,5 +25,12 @@ def problems(schema: Mapping[str, object], value: object, where: str, most: int 
         found = cast("list[ValidationError]", list(validator.iter_errors(value)))
     except Unresolvable as error:
         return [f"{where}: its schema refers to what is not in it: {error}"]
+    except RecursionError:
+        return [f"{where}: its schema refers to itself without end"]
     found.sort(key=lambda one: len(one.absolute_path))
-    return [f"{'/'.join([where, *map(str, one.absolute_path)])}: {one.message[:_LONGEST]}" for one in found[:most]]
+    # The library's messages quote what they refuse; a secret among it is not repeated (rule 25).
+    whole = {where: value}
+    return [
+        f"{'/'.join([where, *map(str, one.absolute_path)])}: {redact.hide(one.message, whole)[:_LONGEST]}"
+        for one in found[:most]
+    ]

@@ -337,21 +337,30 @@ class BarrierSaver(AsyncPostgresSaver):
 
     async def standing(self, thread_id: str) -> Standing:
         """Where the thread's newest checkpoint stands."""
-        found = await self.aget_tuple({"configurable": {"thread_id": thread_id, "checkpoint_ns": ""}})
-        if found is None:
+        line = await self._line({"configurable": {"thread_id": thread_id}})
+        if line.head is None:
             return Standing()
         finished: set[str] = set()
         answered = False
         asked: dict[str, Sequence[Interrupt]] = {}
-        for task_id, channel, value in found.pending_writes or ():
-            if channel == _INTERRUPT:
-                asked[task_id] = cast("Sequence[Interrupt]", value)
-            elif channel not in _CONTROL:
-                finished.add(task_id)
-            answered = answered or channel == _RESUME
+        for write in line.writes.values():
+            if write.channel == _INTERRUPT:
+                asked[write.task_id] = cast("Sequence[Interrupt]", self.serde.loads_typed((write.type, write.blob)))
+            elif write.channel not in _CONTROL:
+                finished.add(write.task_id)
+            answered = answered or write.channel == _RESUME
         pending = {item.id: item for task, items in asked.items() if task not in finished for item in items}
-        ahead = next_nodes(found.checkpoint)
+        ahead = next_nodes(await self._newest(line))
         return Standing(exists=True, next_nodes=ahead, interrupts=pending, taken=answered or bool(finished))
+
+
+    async def _newest(self, line: Line) -> Checkpoint:
+        """A line's newest checkpoint; the values of its channels only where they tell what runs next."""
+        row = line.as_row() or {}
+        bare = cast("Checkpoint", row["checkpoint"])
+        if _TASKS not in (bare.get("updated_channels") or ()):
+            return bare
+        return (await self._load_checkpoint_tuple(row)).checkpoint
 
 
 def merged(batches: Batches, thread_id: str) -> Batch:

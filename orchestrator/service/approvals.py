@@ -5,14 +5,15 @@ The API answers when that has committed; a worker delivers the decision to the g
 
 from __future__ import annotations
 
-from orchestrator.core.errors import InvalidInput, Refusal
+from orchestrator.core.errors import InvalidInput
 from orchestrator.core.model import Level, Route, Status, Verdict
 from orchestrator.service import idempotency, views
 from orchestrator.service.context import Caller, Context
 from orchestrator.service.deciding import Choice, lock, unknown_approval
-from orchestrator.store import approvals, events, people, workflows
+from orchestrator.service.refusals import audited
+from orchestrator.store import approvals, people, workflows
 from orchestrator.store.db import Connection
-from orchestrator.store.events import EVENTS_CHANNEL, READY_CHANNEL, Event
+from orchestrator.store.events import EVENTS_CHANNEL, READY_CHANNEL
 from orchestrator.wire import (
     AnswerRequest,
     ApprovalRecord,
@@ -47,7 +48,7 @@ async def pending(
         rows = await approvals.pending(
             conn,
             {
-                "namespace": caller.namespace, "risk": risk, "route": route, "workflow": None, "now": ctx.clock(),
+                "namespace": caller.namespace, "risk": risk, "route": route, "now": ctx.clock(),
                 "limit": max(1, min(limit, _LARGEST_PAGE)),
                 "roles": await _roles_filter(conn, caller, role, mine=mine),
                 "not_self": caller.person if mine else None,
@@ -100,7 +101,6 @@ async def vote(
     ctx: Context, caller: Caller, approval_id: str, request: VoteRequest, idempotency_key: str | None = None
 ) -> Decided:
     """Vote on an approval named by its id."""
-    caller.need("decide")
     choice = Choice(
         Verdict(request.verdict), request.justification, request.voter, approval_id, request.revision, request.digest
     )
@@ -112,7 +112,6 @@ async def answer(
     ctx: Context, caller: Caller, approval_id: str, request: AnswerRequest, idempotency_key: str | None = None
 ) -> Decided:
     """Answer a question, or respond to a tool call that takes responses. AnswerInvalid when it does not fit."""
-    caller.need("decide")
     choice = Choice(None, "", request.answered_by, approval_id, answer=request.answer)
     workflow_id = await _workflow_of(ctx, caller, approval_id)
     return await _decide(ctx, caller, workflow_id, choice, request, idempotency_key)
@@ -132,36 +131,22 @@ Body = ApproveRequest | RejectRequest | VoteRequest | AnswerRequest
 async def _decide(
     ctx: Context, caller: Caller, workflow_id: str, choice: Choice, body: Body, idempotency_key: str | None
 ) -> Decided:
-    caller.need("decide")
-    try:
+    route = f"decide {workflow_id} {choice.approval_id or ''}"
+    asked: dict[str, object] = {
+        "verdict": choice.verdict or "answer", "approval_id": choice.approval_id, "named": choice.named,
+    }  # fmt: skip
+    async with audited(ctx, caller, workflow_id, **asked):
+        caller.need("decide")
+        keyed = idempotency.keyed(ctx, caller, idempotency_key, route, body)
         async with ctx.db.pipeline() as conn:
             deciding = await lock(ctx, conn, caller, workflow_id, choice.named)
-            route = f"decide {workflow_id} {choice.approval_id or ''}"
-            target = deciding.target(choice)
-            earlier = await idempotency.taken_by(
-                ctx, conn, caller, idempotency_key, route=route, body=body, subject=target["approval_id"]
-            )
-            if earlier is not None:
+            if keyed is not None and (earlier := await keyed.earlier(conn)) is not None:
                 return deciding.told(deciding.row(earlier), "replayed")
+            target = deciding.target(choice, named_otherwise=keyed is not None)
+            if keyed is not None:
+                await keyed.keep(conn, target["approval_id"])
             decided = await deciding.decide(target, choice)
-    except Refusal as refusal:
-        await _audit(ctx, caller, workflow_id, choice, refusal)
-        raise
     ctx.db.ring(EVENTS_CHANNEL, workflow_id)
     if decided.status == Status.READY:
         ctx.db.ring(READY_CHANNEL, caller.namespace)
     return decided
-
-
-async def _audit(ctx: Context, caller: Caller, workflow_id: str, choice: Choice, refusal: Refusal) -> None:
-    """A refused decision is an event of its workflow, if there is one; the refusal rolled back everything else."""
-    data: dict[str, object] = {
-        "code": refusal.code, "detail": refusal.detail, "verdict": choice.verdict or "answer",
-        "approval_id": choice.approval_id, "named": choice.named, "key_id": caller.key_id,
-    }  # fmt: skip
-    now = ctx.clock()
-    async with ctx.db.transaction() as conn:
-        if await workflows.lock(conn, caller.namespace, workflow_id, now) is None:
-            return
-        await events.append(conn, workflow_id, [Event("refused", caller.person, data)], now)
-    ctx.db.ring(EVENTS_CHANNEL, workflow_id)

@@ -15,8 +15,10 @@ from orchestrator.core.errors import (
     AmbiguousApproval,
     AnswerInvalid,
     Expired,
+    NotEligible,
     NotFound,
     NothingPending,
+    SelfApproval,
 )
 from orchestrator.core.model import ApprovalState, ApprovalView, Kind, Requester, Status, Verdict, Vote
 from orchestrator.core.questions import check_answer
@@ -35,7 +37,7 @@ from orchestrator.core.votes import (
 from orchestrator.service import views
 from orchestrator.service.context import Caller, Context
 from orchestrator.service.workflows import unknown
-from orchestrator.store import approvals, events, workflows
+from orchestrator.store import approvals, events, people, workflows
 from orchestrator.store.approvals import Locked
 from orchestrator.store.db import Connection, Params
 from orchestrator.store.events import Event
@@ -109,18 +111,21 @@ class Deciding:
             raise unknown_approval(approval_id)
         return found
 
-    def target(self, choice: Choice) -> Params:
-        """The approval that is meant: the named one, or the only pending one, or the last one that was decided."""
+    def target(self, choice: Choice, *, named_otherwise: bool) -> Params:
+        """The approval that is meant: the named one, or the only pending one, or the last one that was decided.
+
+        Whoever decided on this workflow before names what they decide on now, by `approval_id`, `digest` or an
+        idempotency key (`named_otherwise`): an earlier decision sent again must not settle a later request.
+        """
         if choice.approval_id is not None:
             return self.row(choice.approval_id)
         open_rows = [row for row in self.rows if row["state"] == ApprovalState.PENDING]
         if len(open_rows) > 1:
-            listed = [
-                {"approval_id": row["approval_id"], "description": row["description"], "node": row["node"]}
-                for row in open_rows
-            ]
-            detail = f"the workflow has {len(open_rows)} pending approvals; say which with `approval_id`"
-            raise AmbiguousApproval(detail, approvals=listed)
+            raise _say_which(open_rows, f"the workflow has {len(open_rows)} pending approvals")
+        before = {row["resolved_by"] for row in self.rows if row["kind"] == Kind.APPROVAL}
+        who = (choice.named or "").strip() or self.caller.person
+        if open_rows and who in before and not named_otherwise and choice.digest is None:
+            raise _say_which(open_rows, f"{who} decided another request of this workflow before")
         if open_rows:
             return open_rows[0]
         ended = [row for row in self.rows if row["resolved_at"] is not None]
@@ -132,10 +137,21 @@ class Deciding:
     async def decide(self, row: Params, choice: Choice) -> Decided:
         """Judge and write one decision."""
         who = identity(self.caller.person, choice.named, "act_as" in self.caller.permissions)
+        if who.via is not None:
+            await self._check_named(row, who)
         if choice.verdict is None:
             return await self._answer(row, choice, who)
         _check_allowed(row, choice.verdict)
         return await self._vote(row, choice, choice.verdict, who)
+
+    async def _check_named(self, row: Params, who: Identity) -> None:
+        """A bridge speaks for people there are, and for nobody on what it asked for itself (rules 6 and 23)."""
+        if await people.find_person(self.conn, self.caller.namespace, who.person) is None:
+            detail = f"there is no person {who.person!r} in this namespace to decide for"
+            raise NotEligible(detail, voter=who.person)
+        if row["kind"] == Kind.APPROVAL and self.caller.person in _view(row).requester.selves:
+            detail = f"{self.caller.person} asked for this, so nobody decides it through their credential"
+            raise SelfApproval(detail, voter=who.person, via=self.caller.person)
 
     async def _vote(self, row: Params, choice: Choice, verdict: Verdict, who: Identity) -> Decided:
         view = _view(row)
@@ -145,7 +161,7 @@ class Deciding:
             if one["approval_id"] == row["approval_id"] and not one["superseded"]
         ]
         cast_now = Vote(
-            who.person, verdict, choice.revision or row["revision"], self.now,
+            who.person, verdict, row["revision"] if choice.revision is None else choice.revision, self.now,
             self._roles(who.person), justification=choice.text,
         )  # fmt: skip
         told: dict[str, object] = {
@@ -251,6 +267,7 @@ class Deciding:
         elif self.workflow["status"] == Status.WAITING and not self._still_open():
             # The workflow goes on when everything it asked at this pause is decided: one resume, one re-run of nodes.
             await self._move(Status.READY, None)
+            await approvals.begin_lives(self.conn, self.workflow["workflow_id"], self.ctx.clock())
         await self._append(row, noted)
         return self.told(row, "resolved")
 
@@ -281,6 +298,13 @@ class Deciding:
             resolved_by=row["resolved_by"],
             resolved_at=row["resolved_at"],
         )
+
+
+def _say_which(open_rows: Sequence[Params], why: str) -> AmbiguousApproval:
+    listed = [
+        {name: row[name] for name in ("approval_id", "description", "node", "digest", "revision")} for row in open_rows
+    ]
+    return AmbiguousApproval(f"{why}; say which is meant with `approval_id`", approvals=listed)
 
 
 def _check_allowed(row: Params, verdict: Verdict) -> None:

@@ -48,7 +48,9 @@ async def action(ctx: Context, caller: Caller, request: ExplainRequest) -> Expla
     """Dry-run the rules on an action. InvalidInput when it is not one."""
     caller.need("read")
     wanted = action_from(request.action)
-    requester = Requester(request.requester or caller.person)
+    person = request.requester or caller.person
+    async with ctx.db.connection() as conn:
+        requester = Requester(person, roles=await people.roles_of(conn, caller.namespace, person))
     rules = ctx.governance.rules
     assessment = rules.assess(wanted, requester, {}, request.confidence)
     terms = terms_for(assessment.level, rules)

@@ -16,6 +16,7 @@ from orchestrator.core.model import Level, Status
 from orchestrator.core.plain import plain_json
 from orchestrator.service import idempotency, views
 from orchestrator.service.context import Caller, Context
+from orchestrator.service.refusals import audited
 from orchestrator.store import approvals, events, fleet, workflows
 from orchestrator.store.db import Connection, Params
 from orchestrator.store.events import CANCEL_CHANNEL, EVENTS_CHANNEL, READY_CHANNEL, Event
@@ -49,18 +50,12 @@ async def submit(ctx: Context, caller: Caller, request: SubmitRequest, idempoten
     if offer is None:
         raise await _no_graph(ctx, request.graph)
     _check_input(offer, request)
-    if idempotency_key is None:
-        async with ctx.db.connection() as conn:
-            await _insert(ctx, conn, caller, request, offer, workflow_id)
-    else:
-        async with ctx.db.transaction() as conn:
-            earlier = await idempotency.taken_by(
-                ctx, conn, caller, idempotency_key, route="submit", body=request, subject=workflow_id
-            )
-            if earlier is not None:
-                row = await workflows.get(conn, caller.namespace, earlier)
-                return Submitted(workflow_id=earlier, status=row["status"] if row else "deleted", replayed=True)
-            await _insert(ctx, conn, caller, request, offer, workflow_id)
+    keyed = idempotency.keyed(ctx, caller, idempotency_key, "submit", request)
+    async with ctx.db.pipeline() as conn:
+        if keyed is not None and (earlier := await keyed.keep(conn, workflow_id)) is not None:
+            row = await workflows.get(conn, caller.namespace, earlier)
+            return Submitted(workflow_id=earlier, status=row["status"] if row else "deleted", replayed=True)
+        await _insert(ctx, conn, caller, request, offer, workflow_id)
     ctx.db.ring(READY_CHANNEL, caller.namespace)
     ctx.db.ring(EVENTS_CHANNEL, workflow_id)
     return Submitted(workflow_id=workflow_id, status=Status.READY.value)
@@ -194,21 +189,28 @@ def _read_cursor(cursor: str | None) -> tuple[datetime | None, str | None]:
 
 async def cancel(ctx: Context, caller: Caller, workflow_id: str, reason: str = "") -> Changed:
     """End a workflow that is ready, running or waiting, at once. TransitionConflict when it has ended."""
-    caller.need("submit")
     now = ctx.clock()
-    async with ctx.db.transaction() as conn:
-        row = await workflows.lock(conn, caller.namespace, workflow_id, now)
-        if row is None:
-            raise unknown(workflow_id)
-        if Status(row["status"]).finished:
-            raise _conflict(row, "cancelled", ["ready", "running", "waiting"])
-        cancelled = await approvals.cancel_pending(conn, workflow_id, caller.person, now)
-        await workflows.move(
-            conn,
-            {"workflow": workflow_id, "status": "cancelled", "reason": reason or None, "finished": True, "now": now},
-        )
-        data: dict[str, object] = {"reason": reason, "was": row["status"], "approvals": cancelled}
-        await events.append(conn, workflow_id, [Event("workflow-cancelled", caller.person, data)], now)
+    async with audited(ctx, caller, workflow_id, wanted="cancel"):
+        caller.need("submit")
+        async with ctx.db.transaction() as conn:
+            row = await workflows.lock(conn, caller.namespace, workflow_id, now)
+            if row is None:
+                raise unknown(workflow_id)
+            if Status(row["status"]).finished:
+                raise _conflict(row, "cancelled", ["ready", "running", "waiting"])
+            cancelled = await approvals.cancel_pending(conn, workflow_id, caller.person, now)
+            await workflows.move(
+                conn,
+                {
+                    "workflow": workflow_id,
+                    "status": "cancelled",
+                    "reason": reason or None,
+                    "finished": True,
+                    "now": now,
+                },
+            )
+            data: dict[str, object] = {"reason": reason, "was": row["status"], "approvals": cancelled}
+            await events.append(conn, workflow_id, [Event("workflow-cancelled", caller.person, data)], now)
     ctx.db.ring(CANCEL_CHANNEL, workflow_id)
     ctx.db.ring(EVENTS_CHANNEL, workflow_id)
     return Changed(workflow_id=workflow_id, status="cancelled")
@@ -216,19 +218,20 @@ async def cancel(ctx: Context, caller: Caller, workflow_id: str, reason: str = "
 
 async def retry(ctx: Context, caller: Caller, workflow_id: str) -> Changed:
     """Let a failed workflow go on from its last checkpoint. TransitionConflict unless it failed."""
-    caller.need("submit")
     now = ctx.clock()
-    async with ctx.db.transaction() as conn:
-        row = await workflows.lock(conn, caller.namespace, workflow_id, now)
-        if row is None:
-            raise unknown(workflow_id)
-        if row["status"] != Status.FAILED:
-            raise _conflict(row, "retried", ["failed"])
-        await workflows.move(
-            conn, {"workflow": workflow_id, "status": "ready", "reason": None, "finished": False, "now": now}
-        )
-        data: dict[str, object] = {"retry_of": row["reason"]}
-        await events.append(conn, workflow_id, [Event("workflow-retried", caller.person, data)], now)
+    async with audited(ctx, caller, workflow_id, wanted="retry"):
+        caller.need("submit")
+        async with ctx.db.transaction() as conn:
+            row = await workflows.lock(conn, caller.namespace, workflow_id, now)
+            if row is None:
+                raise unknown(workflow_id)
+            if row["status"] != Status.FAILED:
+                raise _conflict(row, "retried", ["failed"])
+            await workflows.move(
+                conn, {"workflow": workflow_id, "status": "ready", "reason": None, "finished": False, "now": now}
+            )
+            data: dict[str, object] = {"retry_of": row["reason"]}
+            await events.append(conn, workflow_id, [Event("workflow-retried", caller.person, data)], now)
     ctx.db.ring(READY_CHANNEL, caller.namespace)
     ctx.db.ring(EVENTS_CHANNEL, workflow_id)
     return Changed(workflow_id=workflow_id, status="ready")

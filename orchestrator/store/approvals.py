@@ -97,9 +97,17 @@ UPDATE keyturn.approvals
 
 # Their workflow ended: nothing of it can be decided any more.
 CANCEL_PENDING = """
-UPDATE keyturn.approvals SET state = 'cancelled', resolved_by = %(by)s,
-       resolved_at = coalesce(%(now)s::timestamptz, now())
- WHERE workflow_id = %(workflow)s AND state = 'pending' RETURNING approval_id
+UPDATE keyturn.approvals SET state = 'cancelled',
+       resolved_by = CASE WHEN state = 'pending' THEN %(by)s ELSE resolved_by END,
+       resolved_at = CASE WHEN state = 'pending' THEN coalesce(%(now)s::timestamptz, now()) ELSE resolved_at END
+ WHERE workflow_id = %(workflow)s AND (state = 'pending' OR state = 'approved' AND delivered_at IS NULL)
+RETURNING approval_id
+"""
+
+# Requests of one pause run together, so the life of each approval begins when the last of them is decided.
+BEGIN_LIVES = """
+UPDATE keyturn.approvals SET lapses_at = coalesce(%(now)s::timestamptz, now()) + approval_ttl
+ WHERE workflow_id = %(workflow)s AND state = 'approved' AND delivered_at IS NULL
 """
 
 # Workflows with a pending request whose time has passed; an index probe when there is none.
@@ -209,6 +217,11 @@ async def cancel_pending(conn: Connection, workflow_id: str, by: str, now: datet
     """Cancel what a workflow still asks; returns the ids."""
     found = await conn.execute(CANCEL_PENDING, {"workflow": workflow_id, "by": by, "now": now})
     return [row["approval_id"] for row in await found.fetchall()]
+
+
+async def begin_lives(conn: Connection, workflow_id: str, now: datetime | None) -> None:
+    """Let the approvals that nothing was done with yet be good from now on."""
+    await conn.execute(BEGIN_LIVES, {"workflow": workflow_id, "now": now})
 
 
 async def expired(conn: Connection, limit: int, now: datetime | None) -> list[Params]:

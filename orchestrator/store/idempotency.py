@@ -26,6 +26,11 @@ async def take(conn: Connection, row: Params) -> Params | None:
     """Take the key; None when it is ours now, else what it already stands for."""
     if await (await conn.execute(TAKE, row)).fetchone() is not None:
         return None
+    return await find(conn, row)
+
+
+async def find(conn: Connection, row: Params) -> Params | None:
+    """What the key stands for already."""
     return await (await conn.execute(FIND, row)).fetchone()
 
 

@@ -18,8 +18,8 @@ INSERT = """
 WITH clock AS (SELECT coalesce(%(now)s::timestamptz, now()) AS now),
 first AS (
     INSERT INTO keyturn.events (workflow_id, seq, namespace, at, type, actor, body, hash)
-    SELECT %(workflow_id)s, 1, %(namespace)s, clock.now, %(type)s, %(actor)s, %(body)s::json,
-           keyturn.event_hash('', 1, clock.now, %(type)s, %(actor)s, %(body)s)
+    SELECT %(workflow_id)s, 1, %(namespace)s, clock.now, %(type)s, %(actor)s, %(body)s::text::json,
+           keyturn.event_hash('', 1, clock.now, %(type)s, %(actor)s, %(body)s::text)
       FROM clock
     RETURNING seq, hash
 )

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from orchestrator.core.errors import AmbiguousApproval, AnswerInvalid
+from orchestrator.service import workflows
 from orchestrator.wire import ApprovalRecord, WorkflowRecord
 from tests.apps import built_graphs
 from tests.harness import APPS, Keyturn, running
@@ -91,6 +92,37 @@ async def test_where_a_rejection_resumes_the_other_request_is_still_decided_for_
         done = await finished(keyturn, workflow)
     assert isinstance(done.result, dict)
     assert {"left=False", "right=True"} <= set(done.result["log"])
+
+
+async def test_an_approval_that_lapsed_while_its_sibling_was_pending_is_asked_anew_alone(
+    keyturn: Keyturn, tmp_path: Path
+) -> None:
+    trace = tmp_path / "trace"
+    workflow = await keyturn.submit("gates", trace=str(trace))
+    async with keyturn.working():
+        asked = pending(await keyturn.until(workflow, "waiting"))
+    left, right = (asked[f"deploy {name} in production"] for name in ("left", "right"))
+    await keyturn.approve(workflow, approval_id=left.approval_id)
+    async with keyturn.ctx.db.connection() as conn:
+        await conn.execute("UPDATE keyturn.approvals SET lapses_at = now() WHERE state = 'approved'")
+    await keyturn.approve(workflow, approval_id=right.approval_id)
+    async with keyturn.working():
+        failed = await keyturn.until(workflow, "completed", "failed")
+        assert failed.reason == "approval_lapsed"
+        await workflows.retry(keyturn.ctx, keyturn.me, workflow)
+        again = await keyturn.asked(workflow)
+        assert again.description == left.description
+        assert again.approval_id != left.approval_id
+        await keyturn.approve(workflow)
+        done = await finished(keyturn, workflow)
+    assert isinstance(done.result, dict)
+    assert sorted(done.result["log"]) == ["busy", "finish", "left=True", "right=True"]
+    assert {one.approval_id: one.state for one in done.approvals} == {
+        left.approval_id: "lapsed",
+        right.approval_id: "executed",
+        again.approval_id: "executed",
+    }
+    assert lines(trace).count("busy") == 1
 
 
 async def test_requests_that_need_nobody_are_answered_while_the_workflow_runs(keyturn: Keyturn) -> None:

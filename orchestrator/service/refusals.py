@@ -1,0 +1,28 @@
+"""Every refusal that concerns a workflow is an event of it: what was refused, to whom, and why."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator
+
+from orchestrator.core.errors import Refusal
+from orchestrator.service.context import Caller, Context
+from orchestrator.store import events, workflows
+from orchestrator.store.events import EVENTS_CHANNEL, Event
+
+
+@contextlib.asynccontextmanager
+async def audited(ctx: Context, caller: Caller, workflow_id: str, **asked: object) -> AsyncGenerator[None]:
+    """Let a refusal out of the block and leave it in the workflow's chain; what the block wrote is gone by then.
+
+    `asked` says what was wanted. A workflow of another namespace gets nothing.
+    """
+    try:
+        yield
+    except Refusal as refusal:
+        data: dict[str, object] = {"code": refusal.code, "detail": refusal.detail, **asked, "key_id": caller.key_id}
+        async with ctx.db.transaction() as conn:
+            if await workflows.lock(conn, caller.namespace, workflow_id, ctx.clock()) is not None:
+                await events.append(conn, workflow_id, [Event("refused", caller.person, data)], ctx.clock())
+        ctx.db.ring(EVENTS_CHANNEL, workflow_id)
+        raise
