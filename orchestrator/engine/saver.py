@@ -356,7 +356,7 @@ class BarrierSaver(AsyncPostgresSaver):
 
     async def _newest(self, line: Line) -> Checkpoint:
         """A line's newest checkpoint; the values of its channels only where they tell what runs next."""
-        row = line.as_row() or {}
+        row = cast("Row", line.as_row())
         bare = cast("Checkpoint", row["checkpoint"])
         if _TASKS not in (bare.get("updated_channels") or ()):
             return bare

@@ -94,11 +94,8 @@ async def test_where_a_rejection_resumes_the_other_request_is_still_decided_for_
     assert {"left=False", "right=True"} <= set(done.result["log"])
 
 
-async def test_an_approval_that_lapsed_while_its_sibling_was_pending_is_asked_anew_alone(
-    keyturn: Keyturn, tmp_path: Path
-) -> None:
-    trace = tmp_path / "trace"
-    workflow = await keyturn.submit("gates", trace=str(trace))
+async def test_the_approvals_of_one_pause_begin_to_age_when_the_last_of_them_is_given(keyturn: Keyturn) -> None:
+    workflow = await keyturn.submit("gates")
     async with keyturn.working():
         asked = pending(await keyturn.until(workflow, "waiting"))
     left, right = (asked[f"deploy {name} in production"] for name in ("left", "right"))
@@ -106,6 +103,25 @@ async def test_an_approval_that_lapsed_while_its_sibling_was_pending_is_asked_an
     async with keyturn.ctx.db.connection() as conn:
         await conn.execute("UPDATE keyturn.approvals SET lapses_at = now() WHERE state = 'approved'")
     await keyturn.approve(workflow, approval_id=right.approval_id)
+    first, second = (await keyturn.get(workflow)).approvals
+    assert first.lapses_at == second.lapses_at
+    async with keyturn.working():
+        await finished(keyturn, workflow)
+
+
+async def test_an_approval_that_lapsed_is_asked_anew_and_its_siblings_decision_stands(
+    keyturn: Keyturn, tmp_path: Path
+) -> None:
+    trace = tmp_path / "trace"
+    workflow = await keyturn.submit("gates", trace=str(trace))
+    async with keyturn.working():
+        asked = pending(await keyturn.until(workflow, "waiting"))
+    left, right = (asked[f"deploy {name} in production"] for name in ("left", "right"))
+    for one in (left, right):
+        await keyturn.approve(workflow, approval_id=one.approval_id)
+    async with keyturn.ctx.db.connection() as conn:
+        late = "UPDATE keyturn.approvals SET lapses_at = now() WHERE approval_id = %s"
+        await conn.execute(late, (left.approval_id,))
     async with keyturn.working():
         failed = await keyturn.until(workflow, "completed", "failed")
         assert failed.reason == "approval_lapsed"
@@ -113,7 +129,9 @@ async def test_an_approval_that_lapsed_while_its_sibling_was_pending_is_asked_an
         again = await keyturn.asked(workflow)
         assert again.description == left.description
         assert again.approval_id != left.approval_id
-        await keyturn.approve(workflow)
+        with pytest.raises(AmbiguousApproval, match="decided another request"):
+            await keyturn.approve(workflow)
+        await keyturn.approve(workflow, approval_id=again.approval_id)
         done = await finished(keyturn, workflow)
     assert isinstance(done.result, dict)
     assert sorted(done.result["log"]) == ["busy", "finish", "left=True", "right=True"]

@@ -99,7 +99,7 @@ async def test_a_cancelled_waiting_workflow_cannot_be_decided_any_more(keyturn: 
             await workflows.cancel(keyturn.ctx, keyturn.me, workflow)
         assert refused.value.facts["status"] == "cancelled"
     assert lines(trace) == []
-    assert (await keyturn.types(workflow))[-2:] == ["workflow-cancelled", "refused"]
+    assert (await keyturn.types(workflow))[-2:] == ["refused", "refused"]
 
 
 async def test_nothing_can_be_decided_before_anything_was_asked(keyturn: Keyturn) -> None:
