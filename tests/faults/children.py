@@ -35,7 +35,7 @@ async def _work(spec: WorkerSpec) -> None:
         worker_context(settings) as context,
         load_catalog(settings.app, context.governance.rules.gates) as catalog,
     ):
-        worker = Worker(context, catalog, settings, worker_id=f"w{os.getpid()}")
+        worker = Worker(context, catalog, settings, worker_id=f"w{os.getpid()}", watched=True)
         await worker.run(stop_on_signals())
 
 

@@ -100,7 +100,9 @@ async def stalled_workers(rig: Rig, graph: str, only: str = "") -> None:
         cut = Cut(point, "stalled")
         rig.worker.arm(cut)
         living = asyncio.create_task(rig.life(graph))
-        await asyncio.wait({living, asyncio.create_task(cut.done.wait())}, return_when=asyncio.FIRST_COMPLETED)
+        there = asyncio.create_task(cut.done.wait())
+        await asyncio.wait({living, there}, return_when=asyncio.FIRST_COMPLETED)
+        there.cancel()
         other = rig.farm.worker(app=rig.farm.app, lease_seconds=1.0)
         ended = await living
         assert ended.status == "completed", (point, ended.error)

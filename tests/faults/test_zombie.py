@@ -64,6 +64,8 @@ async def test_the_writes_of_a_zombie_are_refused(farm: Farm, graph: str, point:
     # The node's own key: it is the third step of the graph.
     node = "charge" if graph == "governed" else "charge_in_thread"
     await farm.target.until_any(f"broke {workflow}:{node}:3 ", f"end {workflow}:{node}:3", times=2)
+    # It has not taken its stop for a node that blocks its loop.
+    assert zombie.alive
     # It is out of the zombie's hands when the zombie does other work, alone.
     successor.terminate()
     await successor.ended()

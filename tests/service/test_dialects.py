@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from orchestrator.core.errors import AnswerInvalid, JustificationRequired, NotEligible, SelfApproval
+from orchestrator.core.errors import AmbiguousApproval, AnswerInvalid, JustificationRequired, NotEligible, SelfApproval
+from orchestrator.core.json_schema import problems
 from orchestrator.service import workflows
 from orchestrator.wire import ApprovalRecord, SubmitRequest, WorkflowRecord
 from tests.apps.dialect_graphs import CALLS, UNUSABLE
@@ -188,7 +190,10 @@ async def test_each_turn_of_an_agent_asks_anew(keyturn: Keyturn) -> None:
         assert CALLS == ["delete a"]
         assert second.action is not None
         assert second.action["arguments"] == {"table": "b"}
-        await keyturn.approve(workflow)
+        with pytest.raises(AmbiguousApproval):
+            await keyturn.approve(workflow)
+        assert CALLS == ["delete a"], "an approval sent twice does not reach the next turn"
+        await keyturn.approve(workflow, approval_id=second.approval_id)
         await finished(keyturn, workflow)
     assert CALLS == ["delete a", "delete b"]
 
@@ -354,3 +359,12 @@ async def check_failed(keyturn: Keyturn, workflow: str, told: str) -> None:
     last = (await workflows.status(keyturn.ctx, keyturn.me, workflow)).history[-1]
     assert (last.type, last.data["code"]) == ("workflow-failed", "graph_fault")
     assert last.data["interrupt_id"]
+
+
+def test_a_schema_never_makes_keyturn_fetch_anything() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}/schema.json"
+        assert problems({"$ref": address}, {}, "answer"), "what cannot be looked up fits nothing"
+        with pytest.raises(BlockingIOError):
+            listener.accept()

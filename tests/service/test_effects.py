@@ -188,7 +188,7 @@ async def test_an_approval_that_lapsed_before_its_delivery_runs_nothing_and_is_a
         await workflows.retry(keyturn.ctx, keyturn.me, workflow)
         again = await keyturn.asked(workflow)
         assert again.approval_id != first.approval_id
-        await keyturn.approve(workflow)
+        await keyturn.approve(workflow, approval_id=again.approval_id)
         done = await keyturn.until(workflow, "completed", "failed")
     assert done.status == "completed", done.error
     assert len(lines(trace)) == 1
