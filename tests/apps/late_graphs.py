@@ -14,7 +14,7 @@ from typing_extensions import TypedDict
 from orchestrator.sdk import PURE, Action, effect, request_approval
 
 
-class State(TypedDict):
+class State(TypedDict, total=False):
     trace: str
     broken: str
     password: str
@@ -23,7 +23,7 @@ class State(TypedDict):
 
 
 def _mark(state: State, what: str) -> None:
-    with Path(state["trace"]).open("a", encoding="utf-8") as file:
+    with Path(state.get("trace", "")).open("a", encoding="utf-8") as file:
         file.write(f"{what}\n")
 
 
@@ -51,10 +51,10 @@ async def notify(state: State) -> dict[str, Any]:
 
 async def charge(state: State) -> dict[str, Any]:
     action = Action("deploy", environment="production", target="gate").to_json()
-    async with effect("charge", approval=state["decision"], action=action) as entry:
+    async with effect("charge", approval=state.get("decision", {}), action=action) as entry:
         if not entry.done:
             _mark(state, "charge")
-            if Path(state["broken"]).exists():
+            if Path(state.get("broken", "")).exists():
                 raise RuntimeError("the target refused")
     return {"log": ["charged"]}
 

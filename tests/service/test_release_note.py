@@ -20,7 +20,7 @@ async def test_the_plain_graph_needs_nothing_of_keyturn() -> None:
         name for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Import | ast.ImportFrom)
         for name in ([node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names])
     }  # fmt: skip
-    assert imported == {"__future__", "typing", "langgraph.graph", "langgraph.types"}
+    assert imported == {"__future__", "typing_extensions", "langgraph.graph", "langgraph.types"}
     compiled = release_note.copy(update={"checkpointer": InMemorySaver()})
     for answer, published in (("yes", "Release 1.1\n- Faster"), ("My own words", "My own words")):
         config: Any = {"configurable": {"thread_id": answer}}
