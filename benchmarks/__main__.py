@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE as well")
     parser.add_argument("--rounds", type=int, default=DEFAULT.rounds, help="interleaved rounds (default: %(default)s)")
-    parser.add_argument("--tiny", action="store_true", help="a few workflows only: shows that it works, measures nothing")
+    parser.add_argument("--tiny", action="store_true", help="a few workflows: shows that it works, measures nothing")
     given = parser.parse_args(arguments)
     size = TINY if given.tiny else Size(given.rounds, DEFAULT.workflows, DEFAULT.latencies, DEFAULT.counted)
     figures = asyncio.run(measure(size))

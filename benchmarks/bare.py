@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any, Literal, cast
 
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
@@ -31,7 +31,7 @@ class Bare:
         self._graphs: list[Any] = []
 
     @contextlib.asynccontextmanager
-    async def opened(self) -> AsyncIterator[None]:
+    async def opened(self) -> AsyncGenerator[None]:
         """Connections open while the block runs."""
         async with contextlib.AsyncExitStack() as stack:
             for _ in range(self._lanes):
@@ -41,7 +41,7 @@ class Bare:
         self._graphs.clear()
 
     @contextlib.asynccontextmanager
-    async def working(self) -> AsyncIterator[None]:
+    async def working(self) -> AsyncGenerator[None]:
         """Nothing works in the background."""
         yield
 

@@ -51,7 +51,7 @@ async def footprint(contender: Contender, url: str, log: Path, workflows: int) -
         try:
             async with contender.opened(), contender.working():
                 await run(contender, 1, 3)
-                before, xid, mark = _bytes(conn), _xid(conn), log.stat().st_size
+                before, xid, mark = _bytes(conn), _xid(conn), log.stat().st_size  # noqa: ASYNC240 a benchmark waits for nobody
                 await run(contender, 1, workflows)
                 after, spent, said = _bytes(conn), _xid(conn) - xid, _said(log, mark)
         finally:

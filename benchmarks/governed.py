@@ -7,9 +7,10 @@ import contextlib
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
+from benchmarks.graph import STARTED, payload
 from orchestrator.config import load_governance
 from orchestrator.core.model import Status
 from orchestrator.engine.catalog import Catalog, load_catalog
@@ -19,8 +20,6 @@ from orchestrator.settings import Settings, load_settings
 from orchestrator.store.db import Database
 from orchestrator.wire import ApproveRequest, PersonRequest, SubmitRequest
 from orchestrator.worker import Worker
-
-from benchmarks.graph import STARTED, payload
 
 _APP = Path(__file__).parent / "langgraph.json"
 _RITA = Caller("default", "rita", frozenset({"submit", "read"}))
@@ -48,7 +47,7 @@ class Governed:
         return self._ctx
 
     @contextlib.asynccontextmanager
-    async def opened(self) -> AsyncIterator[None]:
+    async def opened(self) -> AsyncGenerator[None]:
         """Pool and graphs ready while the block runs."""
         governance = load_governance(self._settings.config_dir)
         db = Database(self._url, max_size=self._settings.pool_max)
@@ -63,7 +62,7 @@ class Governed:
             await db.close()
 
     @contextlib.asynccontextmanager
-    async def working(self) -> AsyncIterator[None]:
+    async def working(self) -> AsyncGenerator[None]:
         """The worker at work while the block runs."""
         assert self._catalog is not None
         worker = Worker(self._context, self._catalog, self._settings, on_end=self._told)

@@ -91,7 +91,7 @@ def show(figures: Figures, console: Console) -> None:
     )
     console.print(f"Bytes kept, keyturn / bare sync: {found['bytes_ratio']}")
     console.print(
-        f"{os.cpu_count()} CPUs shared by driver, worker and Postgres {figures.postgres}; {figures.seconds:.0f} s in all"
+        f"{os.cpu_count()} CPUs for driver, worker and Postgres {figures.postgres}; {figures.seconds:.0f} s in all"
     )
 
 

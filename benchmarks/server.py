@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +29,7 @@ class Server:
 
 
 @contextlib.asynccontextmanager
-async def running() -> AsyncIterator[Server]:
+async def running() -> AsyncGenerator[Server]:
     """A fresh server while the block runs."""
     folder = Path(tempfile.mkdtemp(prefix="keyturn-bench-"))
     postgres = EmbeddedPostgres(folder)

@@ -11,7 +11,7 @@ import logging
 import os
 import socket
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.chores import app as chores
@@ -91,9 +91,7 @@ class Worker:
             self._draining = True
             await self._drain()
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await _end(tasks)
             await self._stop_running()
             with contextlib.suppress(Unavailable):
                 async with self.ctx.db.connection() as conn:
@@ -261,3 +259,12 @@ class Worker:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=_LAST_WORDS)
+
+
+async def _end(tasks: Sequence[asyncio.Future[None]]) -> None:
+    """Cancel `tasks` until they have ended: a library below may swallow a cancellation that comes at a bad moment."""
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=_LAST_WORDS / 5)

@@ -58,8 +58,12 @@ class Redactor:
     def __init__(self, extra: Sequence[str] = ()) -> None:
         patterns = [_SECRET.pattern, *(re.escape(name) for name in extra)]
         pattern = re.compile("|".join(patterns), re.IGNORECASE)
+
         # Keys repeat: a workflow's events have a few dozen between them.
-        self._secret = lru_cache(maxsize=4096)(lambda key: pattern.search(key) is not None)
+        def names_a_secret(key: str) -> bool:
+            return pattern.search(key) is not None
+
+        self._secret = lru_cache(maxsize=4096)(names_a_secret)
 
     def __call__(self, value: object) -> object:
         """A copy of a JSON value with secrets replaced by a mask, also where one of its texts repeats them."""

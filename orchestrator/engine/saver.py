@@ -353,7 +353,6 @@ class BarrierSaver(AsyncPostgresSaver):
         ahead = next_nodes(await self._newest(line))
         return Standing(exists=True, next_nodes=ahead, interrupts=pending, taken=answered or bool(finished))
 
-
     async def _newest(self, line: Line) -> Checkpoint:
         """A line's newest checkpoint; the values of its channels only where they tell what runs next."""
         row = cast("Row", line.as_row())

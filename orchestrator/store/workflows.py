@@ -72,7 +72,7 @@ RETURNING w.workflow_id, w.namespace, w.graph, w.graph_version, w.epoch, w.attem
               ORDER BY a.interrupt_id, a.item)
        FROM keyturn.approvals a
       WHERE a.workflow_id = w.workflow_id AND a.delivered_at IS NULL
-        AND a.state IN ('approved', 'rejected', 'answered')) AS decided
+        AND a.state IN ('approved', 'executed', 'rejected', 'answered')) AS decided
 """
 
 # One claimer at a time for graphs with a limit on running workflows, so that counting and claiming are one step.

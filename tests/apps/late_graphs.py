@@ -59,6 +59,16 @@ async def charge(state: State) -> dict[str, Any]:
     return {"log": ["charged"]}
 
 
+async def linger(state: State) -> dict[str, Any]:
+    action = Action("deploy", environment="production", target="gate").to_json()
+    async with effect("charge", approval=state.get("decision", {}), action=action) as entry:
+        if not entry.done:
+            _mark(state, "charge")
+    _mark(state, "charged")
+    await asyncio.sleep(1)
+    return {"log": ["lingered"]}
+
+
 async def slow(state: State) -> dict[str, Any]:
     _mark(state, "begin")
     await asyncio.sleep(6)
@@ -67,7 +77,7 @@ async def slow(state: State) -> dict[str, Any]:
 
 
 def leak(state: State) -> dict[str, Any]:
-    message = f"cannot log in with {state['password']}"
+    message = f"cannot log in with {state.get('password', '')}"
     raise ValueError(message)
 
 
@@ -94,5 +104,6 @@ batch = _chain(ask_for_both)
 two_gates = _chain(_gate("gate_one"), _gate("gate_two"))
 side_by_side = _side_by_side()
 bound = _chain(_gate("gate"), notify, charge)
+lingering = _chain(_gate("gate"), linger)
 sleeping = _chain(slow)
 leaking = _chain(leak)

@@ -98,6 +98,24 @@ async def test_a_bound_effect_that_is_retried_in_time_uses_its_approval_up(late:
     assert done.approvals[0].state == "executed"
 
 
+async def test_a_worker_that_dies_after_a_bound_effect_does_not_make_anybody_decide_again(
+    late: Keyturn, tmp_path: Path
+) -> None:
+    trace = tmp_path / "trace"
+    async with late.working() as worker:
+        workflow = await late.submit("lingering", trace=str(trace))
+        await late.asked(workflow)
+        await late.approve(workflow)
+        async with asyncio.timeout(20):
+            while not trace.exists() or "charged" not in trace.read_text():  # noqa: ASYNC110 the node leaves only this
+                await asyncio.sleep(0.02)
+        # As if it had died: nothing of the segment is committed, and its lease runs out.
+        worker._running[workflow].task.cancel()
+        done = await late.until(workflow, "completed", "waiting", "failed")
+    assert (done.status, [one.state for one in done.approvals]) == ("completed", ["executed"])
+    assert trace.read_text().splitlines() == ["charge", "charged", "charged"]
+
+
 async def test_the_same_body_sent_again_does_not_approve_the_next_gate_unseen(late: Keyturn) -> None:
     async with late.working():
         workflow = await late.submit("two_gates")
