@@ -284,7 +284,7 @@ class Segment:
         self._ring()
 
     def _ring(self) -> None:
-        self._db.ring(events.EVENTS_CHANNEL, self.lease.workflow_id)
+        self._db.ring(events.EVENTS_CHANNEL, self.lease.workflow_id, patient=True)
 
     async def announce(self) -> None:
         """Commit the steps noted since the last commit, so that watchers of a long node see it run."""

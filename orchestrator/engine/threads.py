@@ -52,12 +52,13 @@ async def watch_loop(patience: float) -> None:
     stop = threading.Event()
 
     def watch() -> None:
-        looked = time.monotonic()
+        looked = since = time.monotonic()
         while not stop.wait(patience / 4):
-            # Where this thread stood still as well, the process was stopped: its loop has had no chance yet.
             now, before = time.monotonic(), looked
             looked = now
-            if now - before < patience / 2 and now - beat > patience:
+            # Where this thread stood still as well, the process was stopped: its loop has all its time from now on.
+            since = now if now - before > patience / 2 else max(since, beat)
+            if now - since > patience:
                 log.critical("the event loop stood still for %.0f s: a node blocks it; ending this process", patience)
                 os._exit(STUCK_EXIT)
 

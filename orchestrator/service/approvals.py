@@ -146,7 +146,7 @@ async def _decide(
             if keyed is not None:
                 await keyed.keep(conn, target["approval_id"])
             decided = await deciding.decide(target, choice)
-    ctx.db.ring(EVENTS_CHANNEL, workflow_id)
+    ctx.db.ring(EVENTS_CHANNEL, workflow_id, patient=True)
     if decided.status == Status.READY:
         ctx.db.ring(READY_CHANNEL, caller.namespace)
     return decided

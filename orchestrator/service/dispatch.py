@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from orchestrator.core.errors import Unavailable
 from orchestrator.engine.catalog import Catalog
 from orchestrator.engine.lease import Lease
 from orchestrator.service.context import Context
@@ -40,13 +41,20 @@ class Claimer:
             async with self._ctx.db.connection() as conn:
                 rows += await self._claim(conn, self._free_graphs, free, suspects)
         if free - len(rows) > 0 and self._limits:
-            rows += await self._claim_limited(free - len(rows), suspects + sum(row["attempts"] > 2 for row in rows))  # noqa: PLR2004 see CLAIM
+            doubtful = suspects + sum(row["attempts"] > 2 for row in rows)  # noqa: PLR2004 see CLAIM
+            try:
+                rows += await self._claim_limited(free - len(rows), doubtful)
+            except Unavailable:
+                # What was claimed already must be run, or it would wait for its lease to end.
+                if not rows:
+                    raise
         return [Lease.from_row(row) for row in rows]
 
     async def _claim_limited(self, free: int, suspects: int) -> list[Params]:
         rows: list[Params] = []
         async with self._ctx.db.transaction() as conn:
-            await workflows.lock_limited(conn, list(self._limits))
+            if not await workflows.lock_limited(conn):
+                return []
             running = await workflows.count_running(conn, list(self._limits), self._ctx.clock())
             for graph, room in self._rooms(running).items():
                 if room > 0 and free - len(rows) > 0:

@@ -24,5 +24,5 @@ async def audited(ctx: Context, caller: Caller, workflow_id: str, **asked: objec
         async with ctx.db.transaction() as conn:
             if await workflows.lock(conn, caller.namespace, workflow_id, ctx.clock()) is not None:
                 await events.append(conn, workflow_id, [Event("refused", caller.person, data)], ctx.clock())
-        ctx.db.ring(EVENTS_CHANNEL, workflow_id)
+        ctx.db.ring(EVENTS_CHANNEL, workflow_id, patient=True)
         raise

@@ -32,7 +32,7 @@ async def sweep(ctx: Context) -> int:
         ended += await _expire(ctx, row["namespace"], row["workflow_id"])
     for workflow_id in ended:
         ctx.db.ring(events.CANCEL_CHANNEL, workflow_id)
-        ctx.db.ring(events.EVENTS_CHANNEL, workflow_id)
+        ctx.db.ring(events.EVENTS_CHANNEL, workflow_id, patient=True)
     return len(ended)
 
 

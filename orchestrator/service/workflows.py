@@ -57,7 +57,7 @@ async def submit(ctx: Context, caller: Caller, request: SubmitRequest, idempoten
             return Submitted(workflow_id=earlier, status=row["status"] if row else "deleted", replayed=True)
         await _insert(ctx, conn, caller, request, offer, workflow_id)
     ctx.db.ring(READY_CHANNEL, caller.namespace)
-    ctx.db.ring(EVENTS_CHANNEL, workflow_id)
+    ctx.db.ring(EVENTS_CHANNEL, workflow_id, patient=True)
     return Submitted(workflow_id=workflow_id, status=Status.READY.value)
 
 
@@ -212,7 +212,7 @@ async def cancel(ctx: Context, caller: Caller, workflow_id: str, reason: str = "
             data: dict[str, object] = {"reason": reason, "was": row["status"], "approvals": cancelled}
             await events.append(conn, workflow_id, [Event("workflow-cancelled", caller.person, data)], now)
     ctx.db.ring(CANCEL_CHANNEL, workflow_id)
-    ctx.db.ring(EVENTS_CHANNEL, workflow_id)
+    ctx.db.ring(EVENTS_CHANNEL, workflow_id, patient=True)
     return Changed(workflow_id=workflow_id, status="cancelled")
 
 
@@ -233,7 +233,7 @@ async def retry(ctx: Context, caller: Caller, workflow_id: str) -> Changed:
             data: dict[str, object] = {"retry_of": row["reason"]}
             await events.append(conn, workflow_id, [Event("workflow-retried", caller.person, data)], now)
     ctx.db.ring(READY_CHANNEL, caller.namespace)
-    ctx.db.ring(EVENTS_CHANNEL, workflow_id)
+    ctx.db.ring(EVENTS_CHANNEL, workflow_id, patient=True)
     return Changed(workflow_id=workflow_id, status="ready")
 
 

@@ -27,6 +27,8 @@ Clock = Callable[[], datetime | None]
 # Wake the listeners of several channels.
 RING = "SELECT pg_notify(c, p) FROM unnest(%(channels)s::text[], %(payloads)s::text[]) AS r (c, p)"
 _PAYLOAD_LIMIT = 7000
+# Who only watches hears of a change within 100 ms; so many seconds of them go into sending fewer notifications.
+_PATIENCE = 0.01
 
 SEARCH_PATH = "keyturn,langgraph,procrastinate,public"
 # A half-open connection must be noticed within 5 s: keepalives find an idle one, tcp_user_timeout a busy one.
@@ -87,19 +89,27 @@ class Database:
         )
         self._rung: set[tuple[str, str]] = set()
         self._ringing: asyncio.Task[None] | None = None
+        self._hurry = asyncio.Event()
 
-    def ring(self, channel: str, payload: str) -> None:
-        """Wake listeners of `channel`, after a commit and outside of it.
+    def ring(self, channel: str, payload: str, *, patient: bool = False) -> None:
+        """Wake listeners of `channel`, after a commit and outside of it. A `patient` ring waits some milliseconds for
+        others to go with it.
 
         NOTIFY inside a transaction makes commits queue behind one lock. A ring that is lost with a process is made
         good by the listeners, who look for themselves once a second.
         """
         self._rung.add((channel, payload))
+        if not patient:
+            self._hurry.set()
         if self._ringing is None or self._ringing.done():
             self._ringing = asyncio.get_running_loop().create_task(self._ring_all())
 
     async def _ring_all(self) -> None:
         while self._rung:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_PATIENCE):
+                    await self._hurry.wait()
+            self._hurry.clear()
             rung, self._rung = self._rung, set()
             pairs = [(channel, part) for channel in {c for c, _ in rung} for part in _packed(channel, rung)]
             with contextlib.suppress(Unavailable):
@@ -122,6 +132,7 @@ class Database:
 
     async def close(self) -> None:
         """Send what is still to ring, and close every connection."""
+        self._hurry.set()
         if self._ringing is not None:
             await asyncio.wait([self._ringing], timeout=2.0)
         await self._pool.close()

@@ -75,8 +75,9 @@ RETURNING w.workflow_id, w.namespace, w.graph, w.graph_version, w.epoch, w.attem
         AND a.state IN ('approved', 'executed', 'rejected', 'answered')) AS decided
 """
 
-# One claimer at a time for graphs with a limit on running workflows, so that counting and claiming are one step.
-LOCK_LIMITED = "SELECT pg_advisory_xact_lock(hashtextextended('keyturn.graph.' || name, 0)) FROM unnest(%(graphs)s::text[]) AS g (name) ORDER BY name"  # noqa: E501 one statement
+# One claimer at a time for graphs with a limit on running workflows, so that counting and claiming are one step. Nobody
+# waits for another one: it may have been stopped in the middle.
+LOCK_LIMITED = "SELECT pg_try_advisory_xact_lock(hashtextextended('keyturn.limited', 0)) AS free"
 
 # How many of a graph's workflows run now, everywhere.
 COUNT_RUNNING = """
@@ -159,9 +160,10 @@ async def claim(conn: Connection, params: Params) -> list[Params]:
     return await (await conn.execute(CLAIM, params)).fetchall()
 
 
-async def lock_limited(conn: Connection, graphs: Sequence[str]) -> None:
-    """Wait until no other worker claims these graphs."""
-    await conn.execute(LOCK_LIMITED, {"graphs": sorted(graphs)})
+async def lock_limited(conn: Connection) -> bool:
+    """Whether no other worker is claiming graphs with a limit; none will until the transaction ends."""
+    found = await (await conn.execute(LOCK_LIMITED)).fetchone()
+    return bool(found and found["free"])
 
 
 async def count_running(conn: Connection, graphs: Sequence[str], now: datetime | None) -> dict[str, int]:
