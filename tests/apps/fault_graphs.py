@@ -37,6 +37,7 @@ class State(TypedDict, total=False):
     environment: str
     arguments: dict[str, Any]
     verdict: str
+    decision: dict[str, Any]
     log: Annotated[list[str], operator.add]
 
 
@@ -129,6 +130,28 @@ def verify(state: State, what: str) -> Happened | Unknown | None:
             return Unknown()
         case _:
             return Happened({"receipt": what}) if target_of(state).applied()[what] else None
+
+
+def gate_and_keep(state: State) -> State:
+    """The decision goes into the state, so that the effect behind can be bound to it."""
+    action = Action(state.get("operation", "noop"), environment=state.get("environment", ""))
+    return {"decision": request_approval(action).to_json()}
+
+
+async def charge_bound(state: State) -> State:
+    target, decision = target_of(state), state.get("decision", {})
+    with noted(state) as key:
+        what = f"charge {key.split(':')[0]}"
+        async with effect(
+            "charge", verify=lambda: verify(state, what), approval=decision, action=decision["action"]
+        ) as entry:
+            if not entry.done:
+                await target.point(point(state, "inside"))
+                target.call(entry.key, what)
+                await target.point(point(state, "called"))
+                entry.record({"receipt": what})
+        await target.point(point(state, "recorded"))
+    return {"log": [f"charge {entry.result}"]}
 
 
 async def first(state: State) -> State:
@@ -237,6 +260,7 @@ def _fan_out() -> Any:
 
 governed = chain(assess, gate, charge, third, pure=("assess", "gate"))
 governed_in_thread = chain(assess, gate, charge_in_thread, third, pure=("assess", "gate"))
+bound = chain(gate_and_keep, charge_bound, third, pure=("gate_and_keep",))
 charging = chain(charge)
 charging_in_thread = chain(charge_in_thread)
 steps = chain(first, second, third)

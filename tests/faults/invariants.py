@@ -22,7 +22,7 @@ from tests.faults.target import Target
 
 Row = dict[str, Any]
 # Graphs whose effects all stand behind one gate, with the prefix of what they do at the target.
-GATED = {"governed": "charge", "governed_in_thread": "charge"}
+GATED = {"governed": "charge", "governed_in_thread": "charge", "bound": "charge"}
 _OPEN = ("ready", "running", "waiting")
 _DECIDED = ("approved", "executed", "answered", "rejected")
 

@@ -1,15 +1,12 @@
 """Bugs, planted on purpose: a check that cannot fail proves nothing. Each is a mistake that somebody could make.
 
-`plant` puts one into the process it is called in; those of a client are context managers, as tests are clients.
+`plant` puts one into the process it is called in; the others put one into a database.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
-from collections.abc import AsyncGenerator, Generator
-from unittest import mock
 
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
@@ -19,10 +16,24 @@ from orchestrator.engine.saver import BarrierSaver
 from orchestrator.sdk import effects
 from orchestrator.sdk.runtime import host
 from orchestrator.service.dispatch import Claimer
-from orchestrator.store import workflows
-from orchestrator.store.db import Connection, Database, Params
 from orchestrator.worker import Worker
 
+_LOST = {
+    "resolution": (
+        b"CREATE FUNCTION lose() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+        (
+            b"CREATE TRIGGER lose BEFORE UPDATE ON keyturn.approvals FOR EACH ROW"
+            b" WHEN (OLD.state = 'pending' AND NEW.state <> 'pending') EXECUTE FUNCTION lose()"
+        ),
+    ),
+    "transition": (
+        b"CREATE FUNCTION lose() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.status := OLD.status; RETURN NEW; END'",
+        (
+            b"CREATE TRIGGER lose BEFORE UPDATE ON keyturn.workflows FOR EACH ROW"
+            b" WHEN (OLD.status = 'waiting' AND NEW.status = 'ready') EXECUTE FUNCTION lose()"
+        ),
+    ),
+}
 _DELIVER = "UPDATE keyturn.approvals SET delivered_at = now() WHERE approval_id = ANY (%s)"
 _FENCE = "AND epoch = p_epoch AND status = 'running'"
 
@@ -90,37 +101,10 @@ async def remove_fence(database_url: str) -> None:
             await conn.execute(row[0].replace(_FENCE, "").encode())
 
 
-@contextlib.contextmanager
-def acknowledged_without_being_stored() -> Generator[None]:
-    """A decision is answered, and its transaction is rolled back."""
-
-    @contextlib.asynccontextmanager
-    async def pipeline(self: Database) -> AsyncGenerator[Connection]:
-        async with self.connection() as conn, conn.transaction(force_rollback=True):
-            yield conn
-
-    with mock.patch.object(Database, "pipeline", pipeline):
-        yield
-
-
-@contextlib.contextmanager
-def decided_in_two_transactions() -> Generator[None]:
-    """The approval is resolved in one transaction, and what that means for its workflow written in another."""
-    real, move = Database.pipeline, workflows.move
-    later: list[Params] = []
-
-    @contextlib.asynccontextmanager
-    async def pipeline(self: Database) -> AsyncGenerator[Connection]:
-        async with real(self) as conn:
-            yield conn
-        async with real(self) as conn:
-            for row in later:
-                await move(conn, row)
-
-    async def put_off(conn: Connection, row: Params) -> None:
-        del conn
-        later.append(row)
-        await asyncio.sleep(0)
-
-    with mock.patch.object(Database, "pipeline", pipeline), mock.patch.object(workflows, "move", put_off):
-        yield
+async def lose(database_url: str, what: str) -> None:
+    """From now on the database loses a part of each decision, as if that part were a transaction of its own that never
+    was committed: its `resolution`, or the `transition` of its workflow.
+    """
+    async with await AsyncConnection[TupleRow].connect(database_url, autocommit=True) as conn:
+        for statement in _LOST[what]:
+            await conn.execute(statement)

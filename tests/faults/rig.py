@@ -25,7 +25,7 @@ APP = APPS / "sweep.json"
 _BESIDE = (
     "(sync)", "LISTEN", "UNLISTEN", "SELECT EXISTS (SELECT 1 FROM keyturn.workflows", "SELECT DISTINCT namespace",
     "UPDATE keyturn.workflows w SET lease_until", "INSERT INTO keyturn.workers", "DELETE FROM keyturn.workers",
-    "SELECT pg_advisory", "?",
+    "SELECT pg_try_advisory", "?",
 )  # fmt: skip
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from psycopg import AsyncConnection
+
 from orchestrator.service import workflows
 from orchestrator.wire import SubmitRequest
 from tests.faults.conftest import RISKY, Farm
@@ -19,6 +21,19 @@ async def test_a_limit_on_running_workflows_holds_over_two_worker_processes(farm
         most = max(most, running)
     assert most == 2
     await farm.check(steps_alike=True)
+
+
+async def test_a_worker_stopped_while_it_claims_keeps_no_other_from_claiming(farm: Farm) -> None:
+    async with await AsyncConnection.connect(farm.database_url) as stopped, stopped.transaction():
+        # As it holds it, in the middle of counting what runs.
+        await stopped.execute("SELECT pg_advisory_xact_lock(hashtextextended('keyturn.limited', 0))")
+        farm.worker()
+        limited = await farm.submit("limited")
+        other = await farm.submit("steps")
+        await farm.keyturn.until(other, "completed", seconds=5.0)
+        assert (await farm.keyturn.get(limited)).status == "ready"
+    await farm.completed(limited)
+    await farm.check()
 
 
 async def submit(farm: Farm, graph: str, deadline: float, **content: object) -> str:

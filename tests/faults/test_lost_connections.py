@@ -18,7 +18,7 @@ from tests.faults.proxy import Cut, Moment, Point, Proxy
 from tests.faults.rig import Rig, rigged, supervising
 from tests.faults.target import Target
 
-GRAPHS = ("governed", "two_questions", "side_by_side", "auto_twice", "fan_out")
+GRAPHS = ("governed", "bound", "two_questions", "side_by_side", "auto_twice", "fan_out")
 ANNOUNCED = "COMMIT after SELECT keyturn.append_events"
 Case = tuple[Proxy, Point, Moment]
 

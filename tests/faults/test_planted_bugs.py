@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 
-from orchestrator.core.errors import Unavailable
-from orchestrator.service import approvals
-from orchestrator.wire import ApproveRequest
 from tests.faults import planted
 from tests.faults.conftest import RISKY, Farm
 from tests.faults.invariants import violations
-from tests.faults.proxy import Cut, Point
-from tests.faults.rig import Rig, rigged
-from tests.faults.target import Target
-from tests.harness import caller
 
 # The same without a bug; the other tests say so already.
-CONTROL = pytest.param(None, set[str](), marks=pytest.mark.faults)
-WITHOUT = pytest.param(False, marks=pytest.mark.faults)
-
-
-@pytest.fixture
-async def rig(database_url: str, target: Target, tmp_path: Path) -> AsyncIterator[Rig]:
-    async with rigged(database_url, target, tmp_path) as found:
-        yield found
+LONG = pytest.mark.faults
+CONTROL = pytest.param(None, set[str](), marks=LONG)
+WITHOUT = pytest.param(False, marks=LONG)
 
 
 async def broken(farm: Farm) -> set[str]:
@@ -101,35 +86,22 @@ async def test_a_decision_that_is_lost_with_its_worker_is_found(farm: Farm, bug:
     assert await broken(farm) == found
 
 
-@pytest.mark.parametrize("planting", [True, WITHOUT])
-async def test_a_decision_that_is_acknowledged_without_being_stored_is_found(farm: Farm, planting: bool) -> None:
+@pytest.mark.parametrize(
+    ("lost", "found"),
+    [("resolution", {"I5", "I7"}), ("transition", {"I4", "I6"}), pytest.param(None, set[str](), marks=LONG)],
+)
+async def test_a_decision_that_is_acknowledged_and_not_whole_is_found(
+    farm: Farm, lost: str | None, found: set[str]
+) -> None:
     farm.worker()
     workflow = await farm.submit("governed", **RISKY)
     asked = await farm.keyturn.asked(workflow)
-    if planting:
-        with planted.acknowledged_without_being_stored():
-            await farm.keyturn.approve(workflow)
-    else:
-        await farm.keyturn.approve(workflow)
-        await farm.completed(workflow)
+    if lost is not None:
+        await planted.lose(farm.database_url, lost)
+    assert await farm.keyturn.approve(workflow) == "resolved"
     farm.promised.decided[asked.approval_id] = ("approve", "tara")
-    assert await broken(farm) == ({"I7"} if planting else set())
-
-
-@pytest.mark.parametrize("planting", [True, WITHOUT])
-async def test_a_decision_in_two_transactions_is_found(rig: Rig, planting: bool) -> None:
-    farm = rig.farm
-    workflow = await farm.submit("governed", **RISKY)
-    asked = await farm.keyturn.asked(workflow)
-    go = ApproveRequest(justification="go")
-    # The connection is lost where the second transaction would begin.
-    rig.client.arm(Cut(Point("BEGIN", 2), "before"))
-    if planting:
-        with planted.decided_in_two_transactions(), pytest.raises(Unavailable):
-            await approvals.approve(rig.ctx, caller("tara"), workflow, go, "key")
-    told = await approvals.approve(rig.ctx, caller("tara"), workflow, go, "key")
-    farm.promised.decided[asked.approval_id] = ("approve", "tara")
-    assert told.code == ("replayed" if planting else "resolved")
-    if not planting:
+    if lost is None:
         await farm.completed(workflow)
-    assert await broken(farm) == ({"I4", "I6"} if planting else set())
+    # What was lost lets the worker go on at most to asking again.
+    await farm.completed(await farm.submit("steps"))
+    assert await broken(farm) == found

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 import time
 
 import pytest
 
 from orchestrator.sdk.effects import DID_NOT_HAPPEN, HAPPENED, STOP
 from tests.faults.conftest import RISKY, Farm
+from tests.faults.load import Load
+
+LONG_IN_THREAD = pytest.param("charging_in_thread", marks=pytest.mark.faults)
 
 
 async def killed_at(farm: Farm, *points: str) -> None:
@@ -39,7 +44,7 @@ async def test_another_worker_goes_on_within_one_lease(farm: Farm) -> None:
     await farm.check()
 
 
-@pytest.mark.parametrize("graph", ["charging", "charging_in_thread"])
+@pytest.mark.parametrize("graph", ["charging", LONG_IN_THREAD])
 async def test_an_effect_that_had_not_begun_runs_once(farm: Farm, graph: str) -> None:
     workflow = await farm.submit(graph)
     await killed_at(farm, "it-before")
@@ -112,4 +117,39 @@ async def test_a_decision_survives_the_worker_that_was_delivering_it(farm: Farm)
     done = await farm.completed(workflow)
     assert [approval.state for approval in done.approvals] == ["executed"]
     assert len(farm.target.calls_of(workflow)) == 2
+    await farm.check()
+
+
+@pytest.mark.parametrize("point", [pytest.param("it-inside", marks=pytest.mark.faults), "it-called", "it-recorded"])
+async def test_an_effect_bound_to_its_approval_happens_once_under_it(farm: Farm, point: str) -> None:
+    workflow = await farm.submit("bound", **RISKY)
+    farm.target.hold(point)
+    doomed = farm.doomed()
+    await farm.keyturn.asked(workflow)
+    await farm.keyturn.approve(workflow)
+    await farm.target.until(f"at {point}")
+    await doomed.kill()
+    farm.target.release(point)
+    farm.worker()
+    done = await farm.completed(workflow)
+    assert [approval.state for approval in done.approvals] == ["executed"]
+    assert [call.taken for call in farm.target.calls_of(workflow)] == [True, True]
+    await farm.check()
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(900)
+async def test_nothing_is_lost_or_done_twice_when_workers_are_killed_at_random_under_load(farm: Farm) -> None:
+    load = asyncio.create_task(Load(farm).run(300))
+    kills = 0
+    # Whatever is under way when its worker dies counts as an attempt of it, and nothing here is poison.
+    workers = [farm.worker(lease_seconds=1.0, max_attempts=1000) for _ in range(3)]
+    while not load.done():
+        await asyncio.wait({load}, timeout=random.uniform(0.05, 0.6))  # noqa: S311 when is what is at random
+        place = random.randrange(len(workers))  # noqa: S311
+        await workers[place].kill()
+        workers[place] = farm.worker(lease_seconds=1.0, max_attempts=1000)
+        kills += 1
+    await load
+    assert kills > 20
     await farm.check()

@@ -46,7 +46,7 @@ def long(*values: str) -> Any:
 @pytest.mark.parametrize(
     ("graph", "point"),
     [
-        ("governed", "it-before"),
+        long("governed", "it-before"),
         long("governed", "it-inside"),
         ("governed", "it-called"),
         long("governed", "it-recorded"),
