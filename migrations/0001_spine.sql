@@ -219,36 +219,3 @@ CREATE TABLE keyturn.idempotency_keys (
     PRIMARY KEY (namespace, caller, key)
 );
 CREATE INDEX idempotency_keys_age ON keyturn.idempotency_keys (created_at);
-
--- Proves that the caller still owns the row and locks it for the rest of the transaction (SQLSTATE KT001 if not).
-CREATE FUNCTION keyturn.hold_lease(p_workflow text, p_epoch bigint) RETURNS void LANGUAGE plpgsql AS $$
-BEGIN
-    PERFORM 1 FROM keyturn.workflows
-     WHERE workflow_id = p_workflow AND epoch = p_epoch AND status = 'running' FOR UPDATE;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'workflow % is not held at epoch %', p_workflow, p_epoch USING ERRCODE = 'KT001';
-    END IF;
-END $$;
-
--- Appends events to a workflow's chain. The caller holds the row's lock; the new head is left on the row.
-CREATE FUNCTION keyturn.append_events(p_workflow text, p_at timestamptz, p_types text[], p_actors text[],
-                                      p_bodies text[]) RETURNS bigint LANGUAGE plpgsql AS $$
-DECLARE
-    v_namespace text;
-    v_seq       bigint;
-    v_hash      bytea;
-    v_at        text := to_char(p_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"');
-BEGIN
-    SELECT namespace, last_seq, last_hash INTO STRICT v_namespace, v_seq, v_hash
-      FROM keyturn.workflows WHERE workflow_id = p_workflow FOR UPDATE;
-    FOR i IN 1 .. cardinality(p_types) LOOP
-        v_seq := v_seq + 1;
-        v_hash := sha256(v_hash || convert_to(
-            E'\n' || v_seq || E'\n' || v_at || E'\n' || p_types[i] || E'\n' || p_actors[i] || E'\n' || p_bodies[i],
-            'UTF8'));
-        INSERT INTO keyturn.events (workflow_id, seq, namespace, at, type, actor, body, hash)
-        VALUES (p_workflow, v_seq, v_namespace, p_at, p_types[i], p_actors[i], p_bodies[i]::json, v_hash);
-    END LOOP;
-    UPDATE keyturn.workflows SET last_seq = v_seq, last_hash = v_hash WHERE workflow_id = p_workflow;
-    RETURN v_seq;
-END $$;

@@ -270,6 +270,18 @@ BEGIN
     RETURN w.last_seq;
 END $function$;
 
+CREATE OR REPLACE FUNCTION keyturn.cancel_approvals(p_workflow text, p_by text, p_at timestamp with time zone)
+ RETURNS SETOF text
+ LANGUAGE sql
+AS $function$
+    UPDATE keyturn.approvals
+       SET state = 'cancelled',
+           resolved_by = CASE WHEN state = 'pending' THEN p_by ELSE resolved_by END,
+           resolved_at = CASE WHEN state = 'pending' THEN p_at ELSE resolved_at END
+     WHERE workflow_id = p_workflow AND (state = 'pending' OR state = 'approved' AND delivered_at IS NULL)
+    RETURNING approval_id
+$function$;
+
 CREATE OR REPLACE FUNCTION keyturn.chain_events(p_workflow text, p_namespace text, p_seq bigint, p_hash bytea, p_at timestamp with time zone, p_types text[], p_actors text[], p_bodies text[])
  RETURNS bytea
  LANGUAGE plpgsql
@@ -288,12 +300,13 @@ BEGIN
     RETURN v_hash;
 END $function$;
 
-CREATE OR REPLACE FUNCTION keyturn.commit_segment(p_workflow text, p_epoch bigint, p_now timestamp with time zone, p_checkpoints json, p_blobs json, p_writes json, p_bytes bytea[], p_delivered text[], p_executed boolean, p_completed text[], p_approvals json, p_lapsed text[], p_types text[], p_actors text[], p_bodies text[], p_status text, p_reason text, p_error text, p_result text, p_node text, p_risk text, p_checkpointed boolean, p_progress boolean, p_finished boolean)
+CREATE OR REPLACE FUNCTION keyturn.commit_segment(p_workflow text, p_epoch bigint, p_now timestamp with time zone, p_parts json, p_bytes bytea[])
  RETURNS void
  LANGUAGE plpgsql
 AS $function$
 DECLARE
     w     record;
+    p     record;
     v_now timestamptz := coalesce(p_now, now());
 BEGIN
     SELECT namespace, last_seq, last_hash INTO w FROM keyturn.workflows
@@ -301,23 +314,25 @@ BEGIN
     IF NOT FOUND THEN
         RAISE EXCEPTION 'workflow % is not held at epoch %', p_workflow, p_epoch USING ERRCODE = 'KT001';
     END IF;
+    SELECT * INTO p FROM json_to_record(p_parts) AS p (
+        checkpoints json, blobs json, writes json, delivered text[], executed boolean, completed text[],
+        approvals json, lapsed text[], types text[], actors text[], bodies text[], status text, reason text, error json,
+        result json, node text, risk text, checkpointed boolean, progress boolean, finished boolean);
 
-    IF p_checkpoints IS NOT NULL OR p_blobs IS NOT NULL OR p_writes IS NOT NULL THEN
-        PERFORM keyturn.write_checkpoints(p_workflow, p_checkpoints, p_blobs, p_writes, p_bytes);
-    END IF;
+    PERFORM keyturn.write_checkpoints(p_workflow, p.checkpoints, p.blobs, p.writes, p_bytes);
 
     -- Decisions that what is committed contains; and of those already delivered, the ones whose node or workflow is done.
-    IF p_delivered IS NOT NULL THEN
+    IF p.delivered IS NOT NULL THEN
         UPDATE keyturn.approvals SET delivered_at = v_now
-         WHERE approval_id = ANY (p_delivered) AND delivered_at IS NULL;
+         WHERE approval_id = ANY (p.delivered) AND delivered_at IS NULL;
     END IF;
-    IF p_executed OR p_completed IS NOT NULL THEN
+    IF p.executed OR p.completed IS NOT NULL THEN
         UPDATE keyturn.approvals a SET state = 'executed', executed_at = v_now
          WHERE workflow_id = p_workflow AND state = 'approved' AND kind = 'approval' AND delivered_at IS NOT NULL
-           AND (p_executed OR a.node = ANY (p_completed))
+           AND (p.executed OR a.node = ANY (p.completed))
            AND NOT EXISTS (SELECT FROM keyturn.effects e WHERE e.approval_id = a.approval_id AND e.state <> 'finished');
     END IF;
-    IF p_approvals IS NOT NULL THEN
+    IF p.approvals IS NOT NULL THEN
         INSERT INTO keyturn.approvals (
             approval_id, namespace, workflow_id, interrupt_id, item, round, node, kind, dialect, payload, action,
             question, allowed, description, on_reject, digest, volatile_fields, requester, on_behalf_of, launched_by,
@@ -328,33 +343,85 @@ BEGIN
             question, allowed, description, on_reject, digest, volatile_fields, requester, on_behalf_of, launched_by,
             risk_level, reasons, route, confidence, urgent, policy, policy_versions, requirement, roles, approval_ttl,
             requested_at, due_at, expires_at, escalate_at, lapses_at, state, decision, resolved_by, resolved_at
-          FROM json_populate_recordset(NULL::keyturn.approvals, p_approvals)
+          FROM json_populate_recordset(NULL::keyturn.approvals, p.approvals)
         ON CONFLICT (workflow_id, interrupt_id, item, round) DO NOTHING;
     END IF;
-    IF p_lapsed IS NOT NULL THEN
-        UPDATE keyturn.approvals SET state = 'lapsed' WHERE approval_id = ANY (p_lapsed) AND state = 'approved';
+    IF p.lapsed IS NOT NULL THEN
+        UPDATE keyturn.approvals SET state = 'lapsed' WHERE approval_id = ANY (p.lapsed) AND state = 'approved';
     END IF;
 
-    IF p_types IS NOT NULL THEN
-        w.last_hash := keyturn.chain_events(p_workflow, w.namespace, w.last_seq, w.last_hash, v_now, p_types, p_actors,
-                                            p_bodies);
-        w.last_seq := w.last_seq + cardinality(p_types);
+    IF p.types IS NOT NULL THEN
+        w.last_hash := keyturn.chain_events(p_workflow, w.namespace, w.last_seq, w.last_hash, v_now, p.types, p.actors,
+                                            p.bodies);
+        w.last_seq := w.last_seq + cardinality(p.types);
     END IF;
 
-    IF p_status IS NULL THEN
+    IF p.status IS NULL THEN
         -- Progress was made, so the claims without progress start from nothing.
         UPDATE keyturn.workflows
-           SET checkpointed = true, attempts = 0, node = p_node, updated_at = v_now,
-               risk_level = coalesce(p_risk, risk_level),
+           SET checkpointed = true, attempts = 0, node = p.node, updated_at = v_now,
+               risk_level = coalesce(p.risk, risk_level),
                last_seq = w.last_seq, last_hash = w.last_hash
          WHERE workflow_id = p_workflow;
     ELSE
         UPDATE keyturn.workflows
-           SET status = p_status, reason = p_reason, error = p_error::json, result = p_result::json, node = p_node,
-               risk_level = coalesce(p_risk, risk_level), checkpointed = checkpointed OR p_checkpointed,
-               attempts = CASE WHEN p_progress THEN 0 ELSE attempts END, owner = NULL, lease_until = NULL,
-               updated_at = v_now, finished_at = CASE WHEN p_finished THEN v_now END,
+           SET status = p.status, reason = p.reason, error = p.error, result = p.result, node = p.node,
+               risk_level = coalesce(p.risk, risk_level), checkpointed = checkpointed OR p.checkpointed,
+               attempts = CASE WHEN p.progress THEN 0 ELSE attempts END, owner = NULL, lease_until = NULL,
+               updated_at = v_now, finished_at = CASE WHEN p.finished THEN v_now END,
                last_seq = w.last_seq, last_hash = w.last_hash
+         WHERE workflow_id = p_workflow;
+    END IF;
+END $function$;
+
+CREATE OR REPLACE FUNCTION keyturn.decide(p_workflow text, p_now timestamp with time zone, p_parts json)
+ RETURNS void
+ LANGUAGE plpgsql
+AS $function$
+DECLARE
+    w     record;
+    p     record;
+    v_now timestamptz := coalesce(p_now, now());
+BEGIN
+    SELECT namespace, last_seq, last_hash INTO STRICT w
+      FROM keyturn.workflows WHERE workflow_id = p_workflow FOR UPDATE;
+    SELECT * INTO p FROM json_to_record(p_parts) AS p (
+        approval text, vote boolean, revision integer, voter text, via text, verdict text, roles text[],
+        justification text, state text, resolved_by text, decision json, cancel boolean, status text, reason text,
+        finished boolean, types text[], actors text[], bodies text[]);
+
+    IF p.vote THEN
+        -- A changed mind: the earlier vote of the same person on the same revision no longer counts.
+        UPDATE keyturn.votes SET superseded = true
+         WHERE approval_id = p.approval AND revision = p.revision AND voter = p.voter AND NOT superseded;
+        INSERT INTO keyturn.votes (namespace, approval_id, revision, voter, via, verdict, roles, justification, at)
+        VALUES (w.namespace, p.approval, p.revision, p.voter, p.via, p.verdict, p.roles, p.justification, v_now);
+    END IF;
+    IF p.state IS NOT NULL THEN
+        UPDATE keyturn.approvals
+           SET state = p.state, decision = p.decision, resolved_by = p.resolved_by, resolved_at = v_now,
+               lapses_at = CASE WHEN p.state = 'approved' THEN v_now + approval_ttl END
+         WHERE approval_id = p.approval AND state = 'pending';
+    END IF;
+    IF p.cancel THEN
+        PERFORM keyturn.cancel_approvals(p_workflow, p.resolved_by, v_now);
+    END IF;
+    IF p.status = 'ready' THEN
+        UPDATE keyturn.approvals SET lapses_at = v_now + approval_ttl
+         WHERE workflow_id = p_workflow AND state = 'approved' AND delivered_at IS NULL;
+    END IF;
+
+    w.last_hash := keyturn.chain_events(p_workflow, w.namespace, w.last_seq, w.last_hash, v_now, p.types, p.actors,
+                                        p.bodies);
+    w.last_seq := w.last_seq + cardinality(p.types);
+    IF p.status IS NULL THEN
+        UPDATE keyturn.workflows SET last_seq = w.last_seq, last_hash = w.last_hash WHERE workflow_id = p_workflow;
+    ELSE
+        -- The epoch rises, so whoever held the row is fenced out.
+        UPDATE keyturn.workflows
+           SET status = p.status, reason = p.reason, error = NULL, epoch = epoch + 1, attempts = 0, owner = NULL,
+               lease_until = NULL, run_at = v_now, updated_at = v_now,
+               finished_at = CASE WHEN p.finished THEN v_now END, last_seq = w.last_seq, last_hash = w.last_hash
          WHERE workflow_id = p_workflow;
     END IF;
 END $function$;

@@ -13,7 +13,10 @@ from orchestrator.engine.catalog import Catalog, load_catalog
 from orchestrator.service import approvals, identity, workflows
 from orchestrator.service.context import Caller, Context
 from orchestrator.settings import Settings, load_settings
-from orchestrator.store.db import Database
+from orchestrator.store import checkpoints
+from orchestrator.store.checkpoints import Batch
+from orchestrator.store.db import Connection, Database
+from orchestrator.store.parts import as_parts
 from orchestrator.wire import (
     AnswerRequest,
     ApprovalRecord,
@@ -105,6 +108,19 @@ class Keyturn:
         finally:
             stop.set()
             await task
+
+
+_WRITE = """
+SELECT keyturn.write_checkpoints(%(thread)s, p.checkpoints, p.blobs, p.writes, %(bytes)b::bytea[])
+  FROM json_to_record(%(parts)s::json) AS p (checkpoints json, blobs json, writes json)
+"""
+
+
+async def write_checkpoints(conn: Connection, thread_id: str, batch: Batch) -> None:
+    """Write a batch of a thread that no workflow holds."""
+    rows = checkpoints.columns(batch)
+    contents = rows.pop("bytes")
+    await conn.execute(_WRITE, {"thread": thread_id, "parts": as_parts(rows), "bytes": contents})
 
 
 @contextlib.asynccontextmanager

@@ -18,11 +18,15 @@ MAX_DEPTH = 64
 # A secret of fewer characters is hidden only where it stands in quotes: it may be part of any word.
 _SHORTEST = 4
 _SECRET = re.compile(r"password|passwd|token|secret|api[_-]?key|authorization|private[_-]?key", re.IGNORECASE)
+# An ASCII text in which the pattern above matches contains one of these, in small or capital letters.
+_HINTS = ("passw", "token", "secret", "api", "authorization", "private")
+
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def canonical_json(value: object) -> str:
     """`value` as JSON with sorted keys, no spaces, UTF-8; ValueError for NaN, infinities and what JSON cannot say."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _CANONICAL.encode(value)
 
 
 def without(value: Mapping[str, object], paths: Iterable[str]) -> dict[str, object]:
@@ -64,10 +68,23 @@ class Redactor:
             return pattern.search(key) is not None
 
         self._secret = lru_cache(maxsize=4096)(names_a_secret)
+        self._hints = (*_HINTS, *(canonical_json(name)[1:-1].lower() for name in extra))
 
     def __call__(self, value: object) -> object:
         """A copy of a JSON value with secrets replaced by a mask, also where one of its texts repeats them."""
         return self._walk(value, 0, self._secrets(value, 0, hidden=False))
+
+    def text(self, value: object) -> str:
+        """The canonical JSON of a value with its secrets masked, as calling this and then `canonical_json` gives it."""
+        text = canonical_json(value)
+        return text if self._is_clean(text) else canonical_json(self(value))
+
+    def _is_clean(self, text: str) -> bool:
+        """Whether JSON text plainly names no secret and is not nested too deep: most is, and walking it costs more."""
+        if not text.isascii() or text.count("{") + text.count("[") > MAX_DEPTH:
+            return False
+        lowered = text.lower()
+        return not any(hint in lowered for hint in self._hints)
 
     def hide(self, text: str, value: object) -> str:
         """`text` without the secrets that the JSON value holds: a description may repeat its arguments."""

@@ -8,6 +8,7 @@ and a segment of pure steps costs one commit. How a commit is guarded is the seg
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
@@ -27,7 +28,7 @@ from langgraph.types import Interrupt, Send
 
 from orchestrator.engine.buffer import Line, Row
 from orchestrator.engine.persist import until_stored
-from orchestrator.store.checkpoints import Batch
+from orchestrator.store.checkpoints import Batch, CheckpointRow
 from orchestrator.store.db import Database, translated
 
 _BRANCH, _JOIN, _TASKS = "branch:to:", "join:", "__pregel_tasks"
@@ -355,11 +356,10 @@ class BarrierSaver(AsyncPostgresSaver):
 
     async def _newest(self, line: Line) -> Checkpoint:
         """A line's newest checkpoint; the values of its channels only where they tell what runs next."""
-        row = cast("Row", line.as_row())
-        bare = cast("Checkpoint", row["checkpoint"])
+        bare = cast("Checkpoint", json.loads(cast("CheckpointRow", line.head).checkpoint))
         if _TASKS not in (bare.get("updated_channels") or ()):
             return bare
-        return (await self._load_checkpoint_tuple(row)).checkpoint
+        return (await self._load_checkpoint_tuple(cast("Row", line.as_row()))).checkpoint
 
 
 def merged(batches: Batches, thread_id: str) -> Batch:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import cast
+from typing import Literal, cast
 
 from orchestrator.core.errors import (
     AlreadyResolved,
@@ -37,9 +37,9 @@ from orchestrator.core.votes import (
 from orchestrator.service import views
 from orchestrator.service.context import Caller, Context
 from orchestrator.service.workflows import unknown
-from orchestrator.store import approvals, events, people, workflows
-from orchestrator.store.approvals import Locked
+from orchestrator.store import decisions, people
 from orchestrator.store.db import Connection, Params
+from orchestrator.store.decisions import Locked, Written
 from orchestrator.store.events import Event
 from orchestrator.wire import (
     Decided,
@@ -48,6 +48,8 @@ from orchestrator.wire import (
 # How the dialects name what a vote says.
 _ALLOWED_AS = {Verdict.APPROVE: {"approve", "accept"}, Verdict.REJECT: {"reject", "ignore", "response"}}
 _RESPOND = {"respond", "response"}
+# What became of a decision that was not refused.
+Code = Literal["recorded", "replayed", "resolved"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ async def lock(ctx: Context, conn: Connection, caller: Caller, workflow_id: str,
     NotFound when the workflow is not in the caller's namespace.
     """
     people = [caller.person, named.strip()] if named else [caller.person]
-    locked = await approvals.lock_for_decision(conn, caller.namespace, workflow_id, people, ctx.clock())
+    locked = await decisions.lock(conn, caller.namespace, workflow_id, people, ctx.clock())
     if locked is None:
         raise unknown(workflow_id)
     return Deciding(ctx, conn, caller, locked)
@@ -139,10 +141,14 @@ class Deciding:
         who = identity(self.caller.person, choice.named, "act_as" in self.caller.permissions)
         if who.via is not None:
             await self._check_named(row, who)
+        written = Written(row["approval_id"])
         if choice.verdict is None:
-            return await self._answer(row, choice, who)
-        _check_allowed(row, choice.verdict)
-        return await self._vote(row, choice, choice.verdict, who)
+            code = self._answer(row, choice, who, written)
+        else:
+            _check_allowed(row, choice.verdict)
+            code = self._vote(row, choice, choice.verdict, who, written)
+        await decisions.write(self.conn, row["workflow_id"], written, self.ctx.clock())
+        return self.told(row, code)
 
     async def _check_named(self, row: Params, who: Identity) -> None:
         """A bridge speaks for people there are, and for nobody on what it asked for itself (rules 6 and 23)."""
@@ -153,13 +159,9 @@ class Deciding:
             detail = f"{self.caller.person} asked for this, so nobody decides it through their credential"
             raise SelfApproval(detail, voter=who.person, via=self.caller.person)
 
-    async def _vote(self, row: Params, choice: Choice, verdict: Verdict, who: Identity) -> Decided:
+    def _vote(self, row: Params, choice: Choice, verdict: Verdict, who: Identity, written: Written) -> Code:
         view = _view(row)
-        earlier = [
-            self._as_vote(one)
-            for one in self.locked.votes
-            if one["approval_id"] == row["approval_id"] and not one["superseded"]
-        ]
+        earlier = [self._as_vote(one) for one in row["votes"]]
         cast_now = Vote(
             who.person, verdict, row["revision"] if choice.revision is None else choice.revision, self.now,
             self._roles(who.person), justification=choice.text,
@@ -170,26 +172,26 @@ class Deciding:
         }  # fmt: skip
         match check_vote(view, earlier, cast_now, self.now, choice.digest):
             case Replayed():
-                await self._append(row, [Event("vote-recorded", who.person, {**told, "replayed": True})])
-                return self.told(row, "replayed")
+                written.events.append(Event("vote-recorded", who.person, {**told, "replayed": True}))
+                return "replayed"
             case Counted(replaces):
-                await self._record(row, cast_now, who)
+                written.vote = _columns(cast_now, who)
+        written.events.append(Event("vote-recorded", who.person, told))
         standing = [one for one in earlier if one is not replaces] + [cast_now]
-        noted = [Event("vote-recorded", who.person, told)]
         match resolve(view, standing, self.now):
             case Approved(tally):
                 by = list(dict.fromkeys(fill.person for fill in tally.filled))
                 decision = {"verdict": "approve", "by": by, "note": choice.text}
-                return await self._resolved(row, ApprovalState.APPROVED, who, decision, noted)
+                self._resolved(row, ApprovalState.APPROVED, who, decision, written)
             case Rejected(by, reason):
                 decision = {"verdict": "reject", "by": list(by), "note": reason}
-                return await self._resolved(row, ApprovalState.REJECTED, who, decision, noted)
+                self._resolved(row, ApprovalState.REJECTED, who, decision, written)
             case StillPending():
-                await self._append(row, noted)
-                return self.told(row, "recorded")
+                return "recorded"
             case TimedOut(at):
                 detail = f"the request expired at {at.isoformat()}"
                 raise Expired(detail, expired_at=at.isoformat())
+        return "resolved"
 
     def _roles(self, person: str) -> frozenset[str]:
         return self.locked.roles.get(person, frozenset())
@@ -198,25 +200,11 @@ class Deciding:
         """An earlier vote with the roles its voter holds now: a role that was taken away voids it (rule 5)."""
         principal = one["acting_for"] or one["voter"]
         roles = self._roles(principal)
-        return Vote(one["voter"], Verdict(one["verdict"]), one["revision"], one["at"], roles, one["acting_for"],
+        at = datetime.fromisoformat(one["at"])
+        return Vote(one["voter"], Verdict(one["verdict"]), one["revision"], at, roles, one["acting_for"],
                     one["justification"])  # fmt: skip
 
-    async def _record(self, row: Params, one: Vote, who: Identity) -> None:
-        await approvals.insert_vote(
-            self.conn,
-            {
-                "namespace": self.caller.namespace, "approval_id": row["approval_id"], "revision": one.revision,
-                "voter": one.voter, "via": who.via, "verdict": one.verdict.value, "roles": sorted(one.roles),
-                "justification": one.justification, "now": self.ctx.clock(),
-            },
-            replaces=any(
-                (vote["approval_id"], vote["revision"], vote["voter"]) == (row["approval_id"], one.revision, one.voter)
-                for vote in self.locked.votes
-                if not vote["superseded"]
-            ),
-        )  # fmt: skip
-
-    async def _answer(self, row: Params, choice: Choice, who: Identity) -> Decided:
+    def _answer(self, row: Params, choice: Choice, who: Identity, written: Written) -> Code:
         if row["kind"] == Kind.APPROVAL:
             self._check_response(row, choice, who)
         else:
@@ -225,8 +213,9 @@ class Deciding:
         decision = {"verdict": "answer", "by": [who.person], "note": "", "answer": choice.answer}
         told: dict[str, object] = {"request_id": row["approval_id"], "verdict": "answer", "answer": choice.answer,
                                    "via": who.via}  # fmt: skip
-        noted = [Event("vote-recorded", who.person, told)]
-        return await self._resolved(row, ApprovalState.ANSWERED, who, decision, noted)
+        written.events.append(Event("vote-recorded", who.person, told))
+        self._resolved(row, ApprovalState.ANSWERED, who, decision, written)
+        return "resolved"
 
     def _check_response(self, row: Params, choice: Choice, who: Identity) -> None:
         """A response in place of running a tool: for those who may reject it, where the tool takes responses."""
@@ -247,57 +236,50 @@ class Deciding:
             detail = f"the question expired at {row['expires_at'].isoformat()}"
             raise Expired(detail, expired_at=row["expires_at"].isoformat())
 
-    async def _resolved(
-        self, row: Params, state: ApprovalState, who: Identity, decision: Mapping[str, object], noted: list[Event]
-    ) -> Decided:
-        """Write the one transition of this request and what it means for its workflow."""
-        await approvals.resolve(
-            self.conn, row["approval_id"], state=state, by=who.person, decision=decision, now=self.ctx.clock()
-        )
+    def _resolved(
+        self, row: Params, state: ApprovalState, who: Identity, decision: Mapping[str, object], written: Written
+    ) -> None:
+        """The one transition of this request and what it means for its workflow."""
+        written.resolution = {"state": state.value, "resolved_by": who.person, "decision": decision}
         row |= {"state": state.value, "resolved_by": who.person, "resolved_at": self.now}
         facts: dict[str, object] = {
             "request_id": row["approval_id"], "state": state.value, "by": decision["by"], "note": decision["note"],
             "digest": row["digest"], "revision": row["revision"], "node": row["node"],
         }  # fmt: skip
-        noted.append(Event("confirmation-resolved", who.person, facts))
+        written.events.append(Event("confirmation-resolved", who.person, facts))
         if state is ApprovalState.REJECTED and row["on_reject"] == "cancel":
-            await approvals.cancel_pending(self.conn, self.workflow["workflow_id"], who.person, self.ctx.clock())
-            await self._move(Status.REJECTED, str(decision["note"]))
-            noted.append(Event("workflow-rejected", who.person, {"request_id": row["approval_id"]}))
+            written.cancel = True
+            self._move(written, Status.REJECTED, str(decision["note"]))
+            written.events.append(Event("workflow-rejected", who.person, {"request_id": row["approval_id"]}))
         elif self.workflow["status"] == Status.WAITING and not self._still_open():
             # The workflow goes on when everything it asked at this pause is decided: one resume, one re-run of nodes.
-            await self._move(Status.READY, None)
-            await approvals.begin_lives(self.conn, self.workflow["workflow_id"], self.ctx.clock())
-        await self._append(row, noted)
-        return self.told(row, "resolved")
+            self._move(written, Status.READY, None)
 
     def _still_open(self) -> bool:
         return any(row["state"] == ApprovalState.PENDING for row in self.rows)
 
-    async def _move(self, status: Status, reason: str | None) -> None:
+    def _move(self, written: Written, status: Status, reason: str | None) -> None:
         self.workflow["status"] = status.value
-        await workflows.move(
-            self.conn,
-            {
-                "workflow": self.workflow["workflow_id"], "status": status.value, "reason": reason,
-                "finished": status.finished, "now": self.ctx.clock(),
-            },
-        )  # fmt: skip
+        written.transition = {"status": status.value, "reason": reason, "finished": status.finished}
 
-    async def _append(self, row: Params, noted: Sequence[Event]) -> None:
-        await events.append(self.conn, row["workflow_id"], noted, self.ctx.clock())
-
-    def told(self, row: Params, code: str) -> Decided:
+    def told(self, row: Params, code: Code) -> Decided:
         """What the caller is told."""
         return Decided(
             workflow_id=self.workflow["workflow_id"],
             approval_id=row["approval_id"],
             status=self.workflow["status"],
-            code="recorded" if code == "recorded" else "replayed" if code == "replayed" else "resolved",
+            code=code,
             state=row["state"],
             resolved_by=row["resolved_by"],
             resolved_at=row["resolved_at"],
         )
+
+
+def _columns(one: Vote, who: Identity) -> Params:
+    return {
+        "revision": one.revision, "voter": one.voter, "via": who.via, "verdict": one.verdict.value,
+        "roles": sorted(one.roles), "justification": one.justification,
+    }  # fmt: skip
 
 
 def _say_which(open_rows: Sequence[Params], why: str) -> AmbiguousApproval:

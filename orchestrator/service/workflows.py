@@ -51,7 +51,8 @@ async def submit(ctx: Context, caller: Caller, request: SubmitRequest, idempoten
         raise await _no_graph(ctx, request.graph)
     _check_input(offer, request)
     keyed = idempotency.keyed(ctx, caller, idempotency_key, "submit", request)
-    async with ctx.db.pipeline() as conn:
+    # Without a key it is one statement, which needs no transaction around it.
+    async with ctx.db.connection() if keyed is None else ctx.db.pipeline() as conn:
         if keyed is not None and (earlier := await keyed.keep(conn, workflow_id)) is not None:
             row = await workflows.get(conn, caller.namespace, earlier)
             return Submitted(workflow_id=earlier, status=row["status"] if row else "deleted", replayed=True)
@@ -128,7 +129,7 @@ async def status(ctx: Context, caller: Caller, workflow_id: str) -> WorkflowStat
     caller.need("read")
     async with ctx.db.connection() as conn:
         row = await _row(conn, caller, workflow_id)
-        history = await events.newest(conn, caller.namespace, workflow_id, _HISTORY)
+        history = await events.newest(conn, row, _HISTORY)
         return views.workflow_status(row, await _approvals(ctx, conn, row), [views.event_record(e) for e in history])
 
 

@@ -1,11 +1,10 @@
-"""Writes of LangGraph's own tables, as one statement inside the caller's transaction.
+"""Rows of LangGraph's own tables, as a commit writes them and as they are looked up again.
 
 The rows are those stock LangGraph savers write, so its tools read them; only when and how they are written differs.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -60,20 +59,8 @@ class Batch:
         return bool(self.checkpoints or self.blobs or self.writes)
 
 
-# Everything of one barrier.
-WRITE = """
-SELECT keyturn.write_checkpoints(%(thread)s, %(checkpoints)s::json, %(blobs)s::json, %(writes)s::json,
-                                 %(bytes)b::bytea[])
-"""
-
-
-async def write(conn: Connection, thread_id: str, batch: Batch) -> None:
-    """Write `batch`; nothing is read back."""
-    await conn.execute(WRITE, {"thread": thread_id, **columns(batch)})
-
-
 def columns(batch: Batch) -> Params:
-    """`batch` as arguments of a statement: JSON arrays, and beside them the bytes, for which JSON has no place."""
+    """`batch` as parts of a commit, and its `bytes`, for which JSON has no place."""
     contents = [row.blob for row in batch.blobs] + [row.blob for row in batch.writes]
     blobs = [
         {"ns": row.ns, "channel": row.channel, "version": row.version, "type": row.type, "at": at}
@@ -94,9 +81,9 @@ def columns(batch: Batch) -> Params:
         for row in batch.checkpoints
     ]  # fmt: skip
     return {
-        "checkpoints": json.dumps(rows) if rows else None,
-        "blobs": json.dumps(blobs) if blobs else None,
-        "writes": json.dumps(writes) if writes else None,
+        "checkpoints": rows or None,
+        "blobs": blobs or None,
+        "writes": writes or None,
         "bytes": contents or None,
     }
 

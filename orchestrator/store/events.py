@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from orchestrator.core.canonical import canonical_json, redact
+from orchestrator.core.canonical import redact
 from orchestrator.store.db import Connection, Params
 
 EVENTS_CHANNEL = "keyturn_events"
@@ -36,10 +36,10 @@ SELECT workflow_id, seq, at, type, actor, body AS data FROM keyturn.events
  WHERE namespace = %(namespace)s AND workflow_id = %(workflow)s AND seq > %(after)s ORDER BY seq LIMIT %(limit)s
 """
 
-# The newest events of one workflow, newest first.
+# The newest events of one workflow up to a number, newest first.
 NEWEST = """
 SELECT workflow_id, seq, at, type, actor, body AS data FROM keyturn.events
- WHERE namespace = %(namespace)s AND workflow_id = %(workflow)s ORDER BY seq DESC LIMIT %(limit)s
+ WHERE namespace = %(namespace)s AND workflow_id = %(workflow)s AND seq <= %(head)s ORDER BY seq DESC LIMIT %(limit)s
 """
 
 # A whole chain as it was hashed.
@@ -53,19 +53,18 @@ async def append(conn: Connection, workflow_id: str, events: Iterable[Event], no
     rows = list(events)
     if not rows:
         return
-    types, actors, bodies = columns(rows)
-    await conn.execute(
-        APPEND, {"workflow": workflow_id, "now": now, "types": types, "actors": actors, "bodies": bodies}
-    )
+    await conn.execute(APPEND, {"workflow": workflow_id, "now": now, **columns(rows)})
 
 
-def columns(events: Sequence[Event]) -> tuple[list[str], list[str], list[str]]:
-    """Types, actors and bodies of `events` as they are stored: without secrets and what Postgres cannot hold."""
-    return (
-        [event.type for event in events],
-        [event.actor for event in events],
-        [_storable(canonical_json(redact(event.data))) for event in events],
-    )
+def columns(events: Sequence[Event]) -> Params:
+    """`types`, `actors` and `bodies` of `events` as they are stored, without secrets and what Postgres cannot hold; all
+    None when there are no events.
+    """
+    return {
+        "types": [event.type for event in events] or None,
+        "actors": [event.actor for event in events] or None,
+        "bodies": [_storable(redact.text(event.data)) for event in events] or None,
+    }
 
 
 # An escaped NUL: its backslash is not itself escaped by the one before it.
@@ -74,7 +73,8 @@ _NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 
 def _storable(body: str) -> str:
     """JSON text without what Postgres cannot hold: NUL characters and halves of surrogate pairs."""
-    return _NUL.sub(r"\1", body).encode(errors="replace").decode()
+    without = _NUL.sub(r"\1", body) if "\\u0000" in body else body
+    return without.encode(errors="replace").decode()
 
 
 async def after(conn: Connection, namespace: str, workflow_id: str, cursor: int, limit: int) -> list[Params]:
@@ -85,10 +85,10 @@ async def after(conn: Connection, namespace: str, workflow_id: str, cursor: int,
     return await found.fetchall()
 
 
-async def newest(conn: Connection, namespace: str, workflow_id: str, limit: int) -> list[Params]:
-    """The last `limit` events, oldest of them first."""
-    found = await conn.execute(NEWEST, {"namespace": namespace, "workflow": workflow_id, "limit": limit})
-    return (await found.fetchall())[::-1]
+async def newest(conn: Connection, row: Params, limit: int) -> list[Params]:
+    """The last `limit` events of a workflow as of its `row`, oldest of them first."""
+    values = {"namespace": row["namespace"], "workflow": row["workflow_id"], "head": row["last_seq"], "limit": limit}
+    return (await (await conn.execute(NEWEST, values)).fetchall())[::-1]
 
 
 async def chain(conn: Connection, workflow_id: str) -> list[Params]:

@@ -6,23 +6,17 @@ between commits. Rows of LangGraph's own tables are those stock LangGraph savers
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from orchestrator.store import checkpoints, events
 from orchestrator.store.checkpoints import Batch
 from orchestrator.store.db import Connection, Params
 from orchestrator.store.events import Event
+from orchestrator.store.parts import as_parts
 
-COMMIT = """
-SELECT keyturn.commit_segment(
-    %(workflow)s, %(epoch)s, %(now)s, %(checkpoints)s::json, %(blobs)s::json, %(writes)s::json, %(bytes)b::bytea[],
-    %(delivered)s::text[], %(executed)s, %(completed)s::text[], %(approvals)s::json, %(lapsed)s::text[],
-    %(types)b::text[], %(actors)b::text[], %(bodies)b::text[],
-    %(status)s, %(reason)s, %(error)s, %(result)s, %(node)s, %(risk)s, %(checkpointed)s, %(progress)s, %(finished)s)
-"""
+COMMIT = "SELECT keyturn.commit_segment(%(workflow)s, %(epoch)s, %(now)s, %(parts)s::json, %(bytes)b::bytea[])"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,40 +54,23 @@ class Parts:
 
 async def commit(conn: Connection, workflow_id: str, epoch: int, parts: Parts, now: datetime | None) -> None:
     """Commit `parts`, or fail with LeaseLost and write nothing. The connection is in autocommit."""
-    types, actors, bodies = events.columns(parts.events)
+    rows = checkpoints.columns(parts.batch)
+    contents = rows.pop("bytes")
+    written: Params = {
+        **rows, "delivered": parts.delivered or None, "executed": parts.executed, "completed": parts.completed or None,
+        "approvals": parts.approvals or None, "lapsed": parts.lapsed or None, "node": parts.node, "risk": parts.risk,
+        **events.columns(parts.events), **_ended(parts.release, checkpointed=bool(parts.batch.checkpoints)),
+    }  # fmt: skip
     await conn.execute(
         COMMIT,
-        {
-            "workflow": workflow_id, "epoch": epoch, "now": now, **checkpoints.columns(parts.batch),
-            "delivered": list(parts.delivered) or None, "executed": parts.executed,
-            "completed": list(parts.completed) or None,
-            "approvals": json.dumps(parts.approvals, default=_plain) if parts.approvals else None,
-            "lapsed": list(parts.lapsed) or None,
-            "types": types or None, "actors": actors or None, "bodies": bodies or None,
-            "node": parts.node, "risk": parts.risk,
-            **_ended(parts.release, checkpointed=bool(parts.batch.checkpoints)),
-        },
-    )  # fmt: skip
+        {"workflow": workflow_id, "epoch": epoch, "now": now, "parts": as_parts(written), "bytes": contents},
+    )
 
 
 def _ended(release: Release | None, *, checkpointed: bool) -> Params:
     if release is None:
-        release = Release("", finished=False)
+        return {}
     return {
-        "status": release.status or None,
-        "reason": release.reason,
-        "error": None if release.error is None else json.dumps(release.error),
-        "result": None if release.result is None else json.dumps(release.result),
-        "checkpointed": checkpointed,
-        "progress": release.progress,
-        "finished": release.finished,
-    }
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, timedelta):
-        return f"{value.total_seconds()} seconds"
-    message = f"a {type(value).__name__} cannot be stored"
-    raise TypeError(message)
+        "status": release.status, "reason": release.reason, "error": release.error, "result": release.result,
+        "checkpointed": checkpointed, "progress": release.progress, "finished": release.finished,
+    }  # fmt: skip

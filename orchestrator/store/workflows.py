@@ -151,8 +151,9 @@ SELECT EXISTS (SELECT 1 FROM keyturn.workflows
 
 async def insert(conn: Connection, row: Params, first: Event) -> None:
     """Insert a workflow with the first event of its chain; `input` is a JSON value, `deadline` seconds or None."""
-    (kind,), (actor,), (body,) = columns([first])
-    await conn.execute(INSERT, {**row, "input": Json(row["input"]), "type": kind, "actor": actor, "body": body})
+    (body,) = columns([first])["bodies"]
+    values = {**row, "input": Json(row["input"]), "type": first.type, "actor": first.actor, "body": body}
+    await conn.execute(INSERT, values)
 
 
 async def claim(conn: Connection, params: Params) -> list[Params]:

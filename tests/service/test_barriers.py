@@ -14,10 +14,10 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, Send, interrupt
 
 from orchestrator.engine.saver import BarrierSaver, Progress
-from orchestrator.store import checkpoints
 from orchestrator.store.checkpoints import Batch
 from orchestrator.store.db import Database
 from tests.apps.state_graphs import rebuilt
+from tests.harness import write_checkpoints
 
 PURE_NODES = frozenset({"look", "think"})
 
@@ -39,7 +39,7 @@ class Scene:
     def saver(self, **settings: Any) -> BarrierSaver:
         async def commit(thread_id: str, batch: Batch, progress: Progress) -> None:
             async with self.db.transaction() as conn:
-                await checkpoints.write(conn, thread_id, batch)
+                await write_checkpoints(conn, thread_id, batch)
             self.happened.append("commit")
             async with self.changed:
                 self.changed.notify_all()

@@ -22,11 +22,10 @@ from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool
 
 from orchestrator.engine.saver import BarrierSaver, Progress
-from orchestrator.store import checkpoints
 from orchestrator.store.checkpoints import Batch
 from orchestrator.store.db import Database
 from tests.apps import graphs_for_tests
-from tests.harness import APPS, Keyturn, running
+from tests.harness import APPS, Keyturn, running, write_checkpoints
 
 
 @pytest.fixture
@@ -49,7 +48,7 @@ async def states(database_url: str) -> AsyncIterator[Keyturn]:
 async def report_of(db: Database, **settings: Any) -> CapabilityReport:
     async def commit(thread_id: str, batch: Batch, progress: Progress) -> None:
         async with db.transaction() as conn:
-            await checkpoints.write(conn, thread_id, batch)
+            await write_checkpoints(conn, thread_id, batch)
 
     async def factory() -> AsyncGenerator[BaseCheckpointSaver[str], None]:
         yield BarrierSaver(db, commit, **settings)

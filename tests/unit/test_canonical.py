@@ -65,6 +65,25 @@ def test_only_declared_volatile_fields_are_left_out() -> None:
     assert without(one, ["metadata"]) == {"target": "a"}
 
 
+SECRETIVE = st.from_regex(
+    r"(?i)\A.{0,3}(password|passwd|token|secret|api[_-]?key|authorization|private[_-]?key|q\"uo\\te).{0,3}\Z"
+)
+
+
+@given(st.recursive(JSON, lambda inner: st.dictionaries(SECRETIVE | st.text(max_size=5), inner, max_size=3)))
+def test_masked_text_is_the_text_of_the_masked_value(value: object) -> None:
+    for one in (redact, Redactor(['q"uo\\te'])):
+        assert one.text(value) == canonical_json(one(value))
+
+
+def test_text_that_is_nested_too_deep_is_masked_like_the_value() -> None:
+    deep: object = "shown"
+    for _ in range(70):
+        deep = {"a": deep}
+    assert "shown" not in redact.text(deep)
+    assert redact.text(deep) == canonical_json(redact(deep))
+
+
 def test_a_chain_tells_a_changed_a_moved_and_a_dropped_event() -> None:
     def chain(bodies: list[str]) -> bytes:
         head = b""
