@@ -32,7 +32,7 @@ class Size:
     counted: int
 
 
-DEFAULT = Size(rounds=5, workflows={1: 60, 16: 160}, latencies=120, counted=20)
+DEFAULT = Size(rounds=5, workflows={1: 60, 16: 480}, latencies=120, counted=20)
 TINY = Size(rounds=1, workflows={1: 2, 16: 16}, latencies=3, counted=2)
 
 

@@ -108,7 +108,7 @@ BEGIN
     -- Decisions that what is committed contains; and of those already delivered, the ones whose node or workflow is done.
     IF p.delivered IS NOT NULL THEN
         UPDATE keyturn.approvals SET delivered_at = v_now
-         WHERE approval_id = ANY (p.delivered) AND delivered_at IS NULL;
+         WHERE approval_id IN (SELECT unnest(p.delivered)) AND delivered_at IS NULL;
     END IF;
     IF p.executed OR p.completed IS NOT NULL THEN
         UPDATE keyturn.approvals a SET state = 'executed', executed_at = v_now
@@ -170,8 +170,8 @@ LANGUAGE sql AS $$
 $$;
 
 -- What one decision writes. The caller holds the workflow's row and its approvals. Without a status the workflow stays
--- as it is; where it goes on, the life of each approval that nothing was done with yet begins (requests of one pause run
--- together, so none is older than the last decision).
+-- as it is; where it goes on, the life of each approval that nothing was done with yet begins anew (requests of one pause
+-- run together, so none is older than the last decision).
 CREATE FUNCTION keyturn.decide(p_workflow text, p_now timestamptz, p_parts json) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     w     record;
@@ -203,7 +203,7 @@ BEGIN
     END IF;
     IF p.status = 'ready' THEN
         UPDATE keyturn.approvals SET lapses_at = v_now + approval_ttl
-         WHERE workflow_id = p_workflow AND state = 'approved' AND delivered_at IS NULL;
+         WHERE workflow_id = p_workflow AND state = 'approved' AND delivered_at IS NULL AND approval_id <> p.approval;
     END IF;
 
     w.last_hash := keyturn.chain_events(p_workflow, w.namespace, w.last_seq, w.last_hash, v_now, p.types, p.actors,

@@ -324,7 +324,7 @@ BEGIN
     -- Decisions that what is committed contains; and of those already delivered, the ones whose node or workflow is done.
     IF p.delivered IS NOT NULL THEN
         UPDATE keyturn.approvals SET delivered_at = v_now
-         WHERE approval_id = ANY (p.delivered) AND delivered_at IS NULL;
+         WHERE approval_id IN (SELECT unnest(p.delivered)) AND delivered_at IS NULL;
     END IF;
     IF p.executed OR p.completed IS NOT NULL THEN
         UPDATE keyturn.approvals a SET state = 'executed', executed_at = v_now
@@ -408,7 +408,7 @@ BEGIN
     END IF;
     IF p.status = 'ready' THEN
         UPDATE keyturn.approvals SET lapses_at = v_now + approval_ttl
-         WHERE workflow_id = p_workflow AND state = 'approved' AND delivered_at IS NULL;
+         WHERE workflow_id = p_workflow AND state = 'approved' AND delivered_at IS NULL AND approval_id <> p.approval;
     END IF;
 
     w.last_hash := keyturn.chain_events(p_workflow, w.namespace, w.last_seq, w.last_hash, v_now, p.types, p.actors,

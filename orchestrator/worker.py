@@ -31,7 +31,6 @@ from orchestrator.store.events import CANCEL_CHANNEL, READY_CHANNEL
 log = logging.getLogger("keyturn.worker")
 
 _POLL = 1.0
-_BUSY, _GATHER = 4, 0.002
 _ANNOUNCE = 0.25
 _PRESENCE = 10.0
 _OUTAGE_PAUSE = 0.5
@@ -143,8 +142,6 @@ class Worker:
 
     async def _claim(self, claimer: Claimer) -> None:
         if not self._draining:
-            if len(self._running) >= _BUSY:
-                await asyncio.sleep(_GATHER)  # with much to do, let more come due and claim them together
             suspects = sum(1 for one in self._running.values() if one.segment.lease.attempts > timers.SUSPECT_AFTER)
             free = self.settings.worker_concurrency - len(self._running)
             self._full = True  # until it is known: a segment that ends meanwhile may have been what was in the way
