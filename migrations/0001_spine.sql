@@ -1,7 +1,8 @@
 -- The spine: people and keys, workflows with their lease, approvals and votes, the event chain, the effects ledger.
 --
 -- The workflow row is the truth, the queue and the fence. Lock order everywhere: workflow, then approvals (by id),
--- then votes. Every table carries its namespace. Times are timestamptz on the database's clock.
+-- then votes. Every table carries its namespace, but for `graphs` and `workers`: workers serve all namespaces alike.
+-- Times are timestamptz on the database's clock.
 
 CREATE TABLE keyturn.people (
     namespace  text NOT NULL,

@@ -142,7 +142,7 @@ class Worker:
 
     async def _claim(self, claimer: Claimer) -> None:
         if not self._draining:
-            suspects = sum(1 for one in self._running.values() if one.segment.lease.attempts > timers.SUSPECT_AFTER)
+            suspects = sum(1 for one in self._running.values() if one.segment.lease.doubtful)
             free = self.settings.worker_concurrency - len(self._running)
             self._full = True  # until it is known: a segment that ends meanwhile may have been what was in the way
             async with self._claiming:
@@ -176,7 +176,7 @@ class Worker:
             del self._running[segment.lease.workflow_id]
         # The last claim took all there was, unless it had no room for it: only then is there more to claim now.
         limited = self.catalog.get(segment.lease.graph).max_running is not None
-        if self._full or limited or segment.lease.attempts > timers.SUSPECT_AFTER:
+        if self._full or limited or segment.lease.doubtful:
             self._wake.set()
 
     async def _segment(self, segment: Segment, before: Running | None) -> None:

@@ -183,13 +183,6 @@ class TransitionConflict(Refusal):
     title = "Not possible in this state"
 
 
-class ActionForbidden(Refusal):
-    """A `forbid` rule denies the action outright."""
-
-    code = "action_forbidden"
-    title = "The action is forbidden"
-
-
 class ActionRejected(Refusal):
     """An approver said no to what a graph was about to do, and the graph did not handle it."""
 

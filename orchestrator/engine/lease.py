@@ -10,6 +10,7 @@ from typing import Self, cast
 from orchestrator.core.model import Kind, Requester
 from orchestrator.engine.payloads import Settled
 from orchestrator.store.db import Params
+from orchestrator.store.workflows import SUSPECT_AFTER
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,11 @@ class Lease:
     decided: tuple[Decided, ...]
     claimed_at: datetime
     taken_from: str | None = None
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether it was claimed so often without progress that it may be what kills workers."""
+        return self.attempts > SUSPECT_AFTER
 
     @classmethod
     def from_row(cls, row: Params) -> Self:

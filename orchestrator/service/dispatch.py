@@ -10,7 +10,7 @@ from orchestrator.engine.catalog import Catalog
 from orchestrator.engine.lease import Lease
 from orchestrator.service.context import Context
 from orchestrator.store import workflows
-from orchestrator.store.db import Connection, Params
+from orchestrator.store.db import Connection
 
 
 class Dispatcher(Protocol):
@@ -35,40 +35,42 @@ class Claimer:
 
     async def claim(self, running: int, suspects: int) -> list[Lease]:
         """Lease up to the free capacity; of workflows claimed before without progress at most one runs here."""
-        rows: list[Params] = []
+        leases: list[Lease] = []
         free = self._capacity - running
         if free > 0 and self._free_graphs:
             async with self._ctx.db.connection() as conn:
-                rows += await self._claim(conn, self._free_graphs, free, suspects)
-        if free - len(rows) > 0 and self._limits:
-            doubtful = suspects + sum(row["attempts"] > 2 for row in rows)  # noqa: PLR2004 see CLAIM
+                leases += await self._claim(conn, self._free_graphs, free, suspects)
+        if free - len(leases) > 0 and self._limits:
+            doubtful = suspects + sum(lease.doubtful for lease in leases)
             try:
-                rows += await self._claim_limited(free - len(rows), doubtful)
+                leases += await self._claim_limited(free - len(leases), doubtful)
             except Unavailable:
                 # What was claimed already must be run, or it would wait for its lease to end.
-                if not rows:
+                if not leases:
                     raise
-        return [Lease.from_row(row) for row in rows]
+        return leases
 
-    async def _claim_limited(self, free: int, suspects: int) -> list[Params]:
-        rows: list[Params] = []
+    async def _claim_limited(self, free: int, suspects: int) -> list[Lease]:
+        leases: list[Lease] = []
         async with self._ctx.db.transaction() as conn:
             if not await workflows.lock_limited(conn):
                 return []
             running = await workflows.count_running(conn, list(self._limits), self._ctx.clock())
             for graph, room in self._rooms(running).items():
-                if room > 0 and free - len(rows) > 0:
-                    rows += await self._claim(conn, [graph], min(room, free - len(rows)), suspects)
-        return rows
+                if room > 0 and free - len(leases) > 0:
+                    doubtful = suspects + sum(lease.doubtful for lease in leases)
+                    leases += await self._claim(conn, [graph], min(room, free - len(leases)), doubtful)
+        return leases
 
     def _rooms(self, running: Mapping[str, int]) -> Mapping[str, int]:
         return {graph: limit - running.get(graph, 0) for graph, limit in self._limits.items()}
 
-    async def _claim(self, conn: Connection, graphs: Sequence[str], free: int, suspects: int) -> list[Params]:
-        return await workflows.claim(
+    async def _claim(self, conn: Connection, graphs: Sequence[str], free: int, suspects: int) -> list[Lease]:
+        rows = await workflows.claim(
             conn,
             {
                 "graphs": list(graphs), "free": free, "suspects": max(0, 1 - suspects), "owner": self._owner,
                 "lease": self._lease_seconds, "now": self._ctx.clock(),
             },
         )  # fmt: skip
+        return [Lease.from_row(row) for row in rows]

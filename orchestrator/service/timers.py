@@ -10,8 +10,6 @@ from orchestrator.store import approvals, events, workflows
 from orchestrator.store.db import Connection
 from orchestrator.store.events import Event
 
-# Claims without progress after which a workflow is suspected of killing its workers (see the claim statement).
-SUSPECT_AFTER = 2
 _BATCH = 50
 
 

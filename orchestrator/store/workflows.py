@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Final
 
 from psycopg.types.json import Json
 
@@ -31,25 +32,29 @@ SELECT %(workflow_id)s, %(namespace)s, %(graph)s, %(graph_version)s, %(title)s, 
   FROM clock, first
 """
 
-# Claim what is due: ready, or running under a lease that ran out. A workflow that was claimed twice without progress
-# may be what kills workers, so a worker runs at most one such at a time.
+# Claims without progress that make a workflow one that may be what kills workers.
+SUSPECT_AFTER: Final = 2
+
+# Claim what is due: ready, or running under a lease that ran out. Of those that may be what kills
+# workers, a worker runs at most one at a time. A row is locked as it is now, but its decisions
+# are read as of the beginning of the statement; where its epoch then was another one, it is left for the next claim.
 CLAIM = """
 WITH clock AS (SELECT coalesce(%(now)s::timestamptz, now()) AS now),
 ready AS (
-    SELECT workflow_id, priority, run_at, owner FROM keyturn.workflows, clock
-     WHERE status = 'ready' AND run_at <= clock.now AND attempts < 2 AND graph = ANY(%(graphs)s)
+    SELECT workflow_id, priority, run_at, owner, epoch FROM keyturn.workflows, clock
+     WHERE status = 'ready' AND run_at <= clock.now AND attempts < %(suspect_after)s AND graph = ANY(%(graphs)s)
      ORDER BY priority DESC, run_at LIMIT %(free)s FOR UPDATE OF workflows SKIP LOCKED
 ), stranded AS (
-    SELECT workflow_id, priority, run_at, owner FROM keyturn.workflows, clock
-     WHERE status = 'running' AND lease_until < clock.now AND attempts < 2 AND graph = ANY(%(graphs)s)
+    SELECT workflow_id, priority, run_at, owner, epoch FROM keyturn.workflows, clock
+     WHERE status = 'running' AND lease_until < clock.now AND attempts < %(suspect_after)s AND graph = ANY(%(graphs)s)
      ORDER BY lease_until LIMIT %(free)s FOR UPDATE OF workflows SKIP LOCKED
 ), suspect AS (
-    SELECT workflow_id, priority, run_at, owner FROM keyturn.workflows, clock
-     WHERE attempts >= 2 AND graph = ANY(%(graphs)s)
+    SELECT workflow_id, priority, run_at, owner, epoch FROM keyturn.workflows, clock
+     WHERE attempts >= %(suspect_after)s AND graph = ANY(%(graphs)s)
        AND ((status = 'running' AND lease_until < clock.now) OR (status = 'ready' AND run_at <= clock.now))
      ORDER BY run_at LIMIT %(suspects)s FOR UPDATE OF workflows SKIP LOCKED
 ), chosen AS (
-    SELECT workflow_id, owner
+    SELECT workflow_id, owner, epoch
       FROM (SELECT * FROM stranded UNION ALL SELECT * FROM suspect UNION ALL SELECT * FROM ready) d
      ORDER BY priority DESC, run_at LIMIT %(free)s
 )
@@ -57,7 +62,7 @@ UPDATE keyturn.workflows w
    SET status = 'running', owner = %(owner)s, lease_until = clock.now + make_interval(secs => %(lease)s),
        epoch = w.epoch + 1, attempts = w.attempts + 1, updated_at = clock.now
   FROM chosen, clock
- WHERE w.workflow_id = chosen.workflow_id
+ WHERE w.workflow_id = chosen.workflow_id AND w.epoch = chosen.epoch
 RETURNING w.workflow_id, w.namespace, w.graph, w.graph_version, w.epoch, w.attempts, w.input, w.checkpointed, w.mode,
     w.title, w.case_id, w.requester, w.on_behalf_of, w.launched_by, chosen.owner AS taken_from,
     clock.now AS claimed_at,
@@ -158,7 +163,7 @@ async def insert(conn: Connection, row: Params, first: Event) -> None:
 
 async def claim(conn: Connection, params: Params) -> list[Params]:
     """Claim up to `free` workflows of `graphs` for `owner`, of those at most `suspects` doubtful ones."""
-    return await (await conn.execute(CLAIM, params)).fetchall()
+    return await (await conn.execute(CLAIM, {**params, "suspect_after": SUSPECT_AFTER})).fetchall()
 
 
 async def lock_limited(conn: Connection) -> bool:

@@ -29,7 +29,6 @@ STATUS: Final[Mapping[str, HTTPStatus]] = {
     "not_eligible": HTTPStatus.FORBIDDEN,
     "self_approval": HTTPStatus.FORBIDDEN,
     "identity_mismatch": HTTPStatus.FORBIDDEN,
-    "action_forbidden": HTTPStatus.FORBIDDEN,
     "not_found": HTTPStatus.NOT_FOUND,
     "method_not_allowed": HTTPStatus.METHOD_NOT_ALLOWED,
     "not_acceptable": HTTPStatus.NOT_ACCEPTABLE,
