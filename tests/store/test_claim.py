@@ -10,8 +10,8 @@ from psycopg.rows import DictRow, dict_row
 from orchestrator.store import workflows
 from tests.harness import APPS, running
 
-# This role, which every server has, sees rows of workflows only when nobody holds the lock: so a statement of its is held
-# up after it has taken its snapshot, and before it has locked a row.
+# This role, which every server has, sees rows of workflows only when nobody holds the lock: so a statement of its waits
+# after it has taken its snapshot, and before it has locked a row.
 _HELD_UP = b"""
 CREATE FUNCTION keyturn.held_up() RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
