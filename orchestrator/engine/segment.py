@@ -124,9 +124,8 @@ class Segment:
             return feed
         while True:
             output: GraphOutput[Any] = await self._invoke(feed)
-            standing = await self._saver.standing(self.lease.workflow_id)
             if not output.interrupts:
-                return await self._ended(output, standing)
+                return await self._ended(output)
             situation = await self._situation([interrupt.id for interrupt in output.interrupts])
             planned = pause.plan(self.lease, self._rules, output.interrupts, situation)
             if planned.resume is None:
@@ -192,7 +191,8 @@ class Segment:
 
     # How it ended
 
-    async def _ended(self, output: GraphOutput[Any], standing: Standing) -> End:
+    async def _ended(self, output: GraphOutput[Any]) -> End:
+        standing = await self._saver.standing(self.lease.workflow_id)
         if standing.next_nodes and (end := await self._stopped()) is not None:
             return end
         return End(
@@ -316,7 +316,9 @@ class Segment:
 
     async def _taken(self) -> tuple[Batches, Progress, list[str]]:
         batches, progress = self._saver.take()
-        standing = await self._saver.standing(self.lease.workflow_id)
+        # What the graph still asks tells only where no superstep has ended with what it was given.
+        unsure = bool(self._fed.approval_ids) and not progress.advanced
+        standing = await self._saver.standing(self.lease.workflow_id) if unsure else Standing()
         return batches, progress, self._fed.consumed(standing, advanced=progress.advanced)
 
     async def _finish(self, end: End) -> Status:
