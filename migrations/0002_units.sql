@@ -85,7 +85,7 @@ BEGIN
 END $$;
 
 -- One commit of a segment. Proves the lease first (SQLSTATE KT001 if it is gone). Without a status it is a barrier; else
--- the lease ends with that status. JSON that is kept as it came stands in the parts as it is kept.
+-- the lease ends with that status.
 CREATE FUNCTION keyturn.commit_segment(p_workflow text, p_epoch bigint, p_now timestamptz, p_parts json,
                                        p_bytes bytea[]) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
@@ -106,6 +106,7 @@ BEGIN
     PERFORM keyturn.write_checkpoints(p_workflow, p.checkpoints, p.blobs, p.writes, p_bytes);
 
     -- Decisions that what is committed contains; and of those already delivered, the ones whose node or workflow is done.
+    -- (`IN (SELECT …)`, as `= ANY` over an array is planned anew each time.)
     IF p.delivered IS NOT NULL THEN
         UPDATE keyturn.approvals SET delivered_at = v_now
          WHERE approval_id IN (SELECT unnest(p.delivered)) AND delivered_at IS NULL;

@@ -322,6 +322,7 @@ BEGIN
     PERFORM keyturn.write_checkpoints(p_workflow, p.checkpoints, p.blobs, p.writes, p_bytes);
 
     -- Decisions that what is committed contains; and of those already delivered, the ones whose node or workflow is done.
+    -- (`IN (SELECT …)`, as `= ANY` over an array is planned anew each time.)
     IF p.delivered IS NOT NULL THEN
         UPDATE keyturn.approvals SET delivered_at = v_now
          WHERE approval_id IN (SELECT unnest(p.delivered)) AND delivered_at IS NULL;

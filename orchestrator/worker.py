@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import random
 import socket
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
@@ -31,6 +32,7 @@ from orchestrator.store.events import CANCEL_CHANNEL, READY_CHANNEL
 log = logging.getLogger("keyturn.worker")
 
 _POLL = 1.0
+_AGAIN = (0.01, 0.03)
 _ANNOUNCE = 0.25
 _PRESENCE = 10.0
 _OUTAGE_PAUSE = 0.5
@@ -141,6 +143,7 @@ class Worker:
                 return
 
     async def _claim(self, claimer: Claimer) -> None:
+        pause = _POLL
         if not self._draining:
             suspects = sum(1 for one in self._running.values() if one.segment.lease.doubtful)
             free = self.settings.worker_concurrency - len(self._running)
@@ -154,9 +157,11 @@ class Worker:
                 self._full = len(leases) >= free
                 for lease in leases:
                     self._start(lease)
+            if claimer.busy:
+                pause = random.uniform(*_AGAIN)  # noqa: S311 jitter, not a secret
         # Not wait_for: in Python 3.11 it swallows a cancellation that arrives together with the wake-up.
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_POLL):
+            async with asyncio.timeout(pause):
                 await self._wake.wait()
         self._wake.clear()
 

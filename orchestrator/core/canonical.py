@@ -50,7 +50,7 @@ def digest(action: Mapping[str, object], volatile: Iterable[str] = ()) -> str:
 def chain_hash(previous: bytes, seq: int, at: datetime, kind: str, actor: str, body: str) -> bytes:
     """The hash of one event: SHA-256 over the previous hash, number, time (UTC, microseconds), type, actor and body.
 
-    `body` is the exact stored text. The database computes the same in `keyturn.append_events`.
+    `body` is the exact stored text. The database computes the same in `keyturn.event_hash`.
     """
     stamp = at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     return hashlib.sha256(previous + f"\n{seq}\n{stamp}\n{kind}\n{actor}\n{body}".encode()).digest()
@@ -69,6 +69,8 @@ class Redactor:
 
         self._secret = lru_cache(maxsize=4096)(names_a_secret)
         self._hints = (*_HINTS, *(canonical_json(name)[1:-1].lower() for name in extra))
+        # Other letters may match in ways that small letters do not tell.
+        self._hints_suffice = all(name.isascii() for name in extra)
 
     def __call__(self, value: object) -> object:
         """A copy of a JSON value with secrets replaced by a mask, also where one of its texts repeats them."""
@@ -76,12 +78,15 @@ class Redactor:
 
     def text(self, value: object) -> str:
         """The canonical JSON of a value with its secrets masked, as calling this and then `canonical_json` gives it."""
-        text = canonical_json(value)
+        try:
+            text = canonical_json(value)
+        except (TypeError, RecursionError):
+            return canonical_json(self(value))
         return text if self._is_clean(text) else canonical_json(self(value))
 
     def _is_clean(self, text: str) -> bool:
         """Whether JSON text plainly names no secret and is not nested too deep: most is, and walking it costs more."""
-        if not text.isascii() or text.count("{") + text.count("[") > MAX_DEPTH:
+        if not self._hints_suffice or not text.isascii() or text.count("{") + text.count("[") > MAX_DEPTH:
             return False
         lowered = text.lower()
         return not any(hint in lowered for hint in self._hints)

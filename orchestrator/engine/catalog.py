@@ -20,9 +20,9 @@ from langgraph.pregel import Pregel
 from orchestrator.core.canonical import canonical_json
 from orchestrator.core.errors import GraphFault
 from orchestrator.engine.loading import AppFile, read_app
-from orchestrator.engine.nodes import START, AnyGraph, Gate, govern
+from orchestrator.engine.nodes import AnyGraph, Gate, govern
 from orchestrator.engine.render import to_object
-from orchestrator.engine.saver import Stops
+from orchestrator.engine.standing import START, Stops
 from orchestrator.sdk.options import ATTRIBUTE, GraphOptions
 
 Gates = Mapping[str, Mapping[str, Gate]]

@@ -16,7 +16,7 @@ from orchestrator.core.model import Kind
 from orchestrator.engine import pause
 from orchestrator.engine.lease import Decided
 from orchestrator.engine.payloads import write
-from orchestrator.engine.saver import Standing
+from orchestrator.engine.standing import Standing
 
 # Decisions by the interrupt they were made for; a batched interrupt has several.
 Groups = Mapping[str, Sequence[Decided]]

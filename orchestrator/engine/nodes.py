@@ -14,10 +14,10 @@ from langgraph.pregel import Pregel
 
 from orchestrator.core.errors import GraphFault
 from orchestrator.core.model import Action
+from orchestrator.engine.standing import START
 from orchestrator.sdk.gate import OnMismatch, OnReject, request_approval
 from orchestrator.sdk.runtime import Visit, current_visit, visit_of
 
-START = "__start__"
 AnyGraph = Pregel[Any, Any, Any, Any]
 State = Mapping[str, object]
 

@@ -11,7 +11,6 @@ import asyncio
 import inspect
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import cast
 
 from langchain_core.runnables import RunnableConfig
@@ -25,80 +24,21 @@ from langgraph.checkpoint.base import (
     get_serializable_checkpoint_metadata,
 )
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
-from langgraph.types import Interrupt, Send
+from langgraph.types import Interrupt
 
 from orchestrator.engine.buffer import Line, Row
 from orchestrator.engine.persist import until_stored
+from orchestrator.engine.standing import START, TASKS, Progress, Standing, StepEvent, Stops, next_nodes
 from orchestrator.store.checkpoints import Batch, CheckpointRow
 from orchestrator.store.db import Database, translated
 
-_BRANCH, _JOIN, _TASKS = "branch:to:", "join:", "__pregel_tasks"
-_START, _INTERRUPT, _ERROR, _RESUME = "__start__", "__interrupt__", "__error__", "__resume__"
+_INTERRUPT, _ERROR, _RESUME = "__interrupt__", "__error__", "__resume__"
 _CONTROL = frozenset((_INTERRUPT, _ERROR, _RESUME, "__error_source_node__"))
 # What LangGraph notes on a checkpoint whose channels are rebuilt from the writes of earlier ones (`DeltaChannel`).
 _DELTA = "counters_since_delta_snapshot"
 # How a task's path is written: a node of the graph, and a task called from inside of one (the functional interface).
 _PULL, _CALL = "~__pregel_pull, ", "~__pregel_push, ~"
 _NEWEST = "WHERE thread_id = %s AND checkpoint_ns = %s ORDER BY checkpoint_id DESC LIMIT 1"
-
-StepEvent = tuple[str, dict[str, object]]
-
-
-@dataclass(slots=True)
-class Progress:
-    """What a barrier commits besides the rows: the steps since the last one, and where the graph stands."""
-
-    events: list[StepEvent] = field(default_factory=list[StepEvent])
-    next_nodes: tuple[str, ...] = ()
-    # A superstep of the thread has ended: every decision fed to it is contained in what is committed.
-    advanced: bool = False
-    # The nodes with effects that have completed.
-    completed: frozenset[str] = frozenset()
-    # When the first of the events was noted, on the loop's clock.
-    since: float = 0.0
-
-    def note(self, kind: str, node: str, now: float) -> None:
-        """Add a step event."""
-        if not self.events:
-            self.since = now
-        self.events.append((kind, {"node": node}))
-
-    def followed_by(self, later: Progress) -> Progress:
-        """Both as one, when the commit of the first did not happen."""
-        return Progress(
-            self.events + later.events,
-            later.next_nodes,
-            self.advanced or later.advanced,
-            self.completed | later.completed,
-            self.since or later.since,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """A thread's newest checkpoint: whether there is one, what it would run next, what it still asks (by id), and
-    whether one of its tasks has finished or been given an answer since.
-    """
-
-    exists: bool = False
-    next_nodes: tuple[str, ...] = ()
-    interrupts: Mapping[str, Interrupt] = field(default_factory=dict[str, Interrupt])
-    taken: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Stops:
-    """The nodes a graph was compiled to stop before and after; `*` means all."""
-
-    before: frozenset[str] = frozenset()
-    after: frozenset[str] = frozenset()
-
-    def between(self, finished: Collection[str], ahead: Collection[str]) -> bool:
-        """Whether the graph stops between these nodes."""
-        coming, gone = set(ahead) - {_START}, set(finished) - {_START}
-        stops_before = bool(coming & self.before) or ("*" in self.before and bool(coming))
-        return stops_before or bool(gone & self.after) or ("*" in self.after and bool(gone))
-
 
 # Must write the batch of the named thread and the progress in one guarded transaction.
 Commit = Callable[[str, Batch, Progress], Awaitable[None]]
@@ -133,7 +73,7 @@ class BarrierSaver(AsyncPostgresSaver):
         # While true nothing is committed, as what is tried may have to be forgotten.
         self.trial = False
         self._commit = commit
-        self._pure = pure | {_START}
+        self._pure = pure | {START}
         self._stops = stops or Stops()
         # The graph pauses here by itself (`interrupt_before`, `interrupt_after`).
         self.at_stop = False
@@ -251,7 +191,7 @@ class BarrierSaver(AsyncPostgresSaver):
             self.progress.advanced = True
             self.progress.next_nodes = ahead
             for started in ahead:
-                if started != _START:
+                if started != START:
                     self.progress.note("step-started", started, self.loop.time())
             self.at_stop = self._stops.between(self._just_finished, ahead)
             self._just_finished = set()
@@ -275,7 +215,7 @@ class BarrierSaver(AsyncPostgresSaver):
                 self.interrupted_nodes.setdefault(item.id, node)
         elif _ERROR in channels:
             self._failed_tasks.add(task_id)
-        elif channels - {_RESUME} and node != _START:
+        elif channels - {_RESUME} and node != START:
             self._finished(line.ns, node)
         lingering = self._effect_since_barrier and self.loop.time() - self._last_barrier > _LINGER
         if self._keep_all or lingering or task_path.startswith(_CALL):
@@ -357,7 +297,7 @@ class BarrierSaver(AsyncPostgresSaver):
     async def _newest(self, line: Line) -> Checkpoint:
         """A line's newest checkpoint; the values of its channels only where they tell what runs next."""
         bare = cast("Checkpoint", json.loads(cast("CheckpointRow", line.head).checkpoint))
-        if _TASKS not in (bare.get("updated_channels") or ()):
+        if TASKS not in (bare.get("updated_channels") or ()):
             return bare
         return (await self._load_checkpoint_tuple(cast("Row", line.as_row()))).checkpoint
 
@@ -374,25 +314,6 @@ def merged(batches: Batches, thread_id: str) -> Batch:
         [row for part in parts for row in part.blobs],
         [row for part in parts for row in part.writes],
     )
-
-
-def next_nodes(checkpoint: Checkpoint) -> tuple[str, ...]:
-    """The nodes a checkpoint may run next. A join names its node though another branch may still be missing.
-
-    A graph of the functional interface has none of these channels; its tasks are committed as each ends.
-    """
-    found: list[str] = []
-    for channel in checkpoint.get("updated_channels") or ():
-        if channel.startswith(_BRANCH):
-            found.append(channel.removeprefix(_BRANCH))
-        elif channel.startswith(_JOIN):
-            found.append(channel.rsplit(":", 1)[-1])
-        elif channel == _START:
-            found.append(_START)
-        elif channel == _TASKS:
-            tasks = checkpoint["channel_values"].get(_TASKS) or ()
-            found += [task.node for task in tasks if isinstance(task, Send)]
-    return tuple(dict.fromkeys(found))
 
 
 def _config(row: Mapping[str, object], checkpoint_id: object) -> RunnableConfig:

@@ -28,7 +28,8 @@ from orchestrator.engine.host import SegmentHost
 from orchestrator.engine.lease import Lease
 from orchestrator.engine.persist import fault_within, until_stored
 from orchestrator.engine.render import to_json
-from orchestrator.engine.saver import BarrierSaver, Batches, Progress, Standing, merged
+from orchestrator.engine.saver import BarrierSaver, Batches, merged
+from orchestrator.engine.standing import Progress, Standing
 from orchestrator.sdk.runtime import current_host
 from orchestrator.store import approvals, checkpoints, events, segments, workflows
 from orchestrator.store.checkpoints import Batch

@@ -41,9 +41,7 @@ from orchestrator.store import decisions, people
 from orchestrator.store.db import Connection, Params
 from orchestrator.store.decisions import Locked, Written
 from orchestrator.store.events import Event
-from orchestrator.wire import (
-    Decided,
-)
+from orchestrator.wire import Decided
 
 # How the dialects name what a vote says.
 _ALLOWED_AS = {Verdict.APPROVE: {"approve", "accept"}, Verdict.REJECT: {"reject", "ignore", "response"}}

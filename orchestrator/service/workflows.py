@@ -119,7 +119,7 @@ async def _approvals(ctx: Context, conn: Connection, row: Params) -> list[Approv
 async def get(ctx: Context, caller: Caller, workflow_id: str) -> WorkflowRecord:
     """The whole record. NotFound."""
     caller.need("read")
-    async with ctx.db.connection() as conn:
+    async with ctx.db.snapshot() as conn:
         row = await _row(conn, caller, workflow_id)
         return views.workflow_record(row, await _approvals(ctx, conn, row))
 
@@ -127,9 +127,9 @@ async def get(ctx: Context, caller: Caller, workflow_id: str) -> WorkflowRecord:
 async def status(ctx: Context, caller: Caller, workflow_id: str) -> WorkflowStatus:
     """The short status with approvals and the latest events. NotFound."""
     caller.need("read")
-    async with ctx.db.connection() as conn:
+    async with ctx.db.snapshot() as conn:
         row = await _row(conn, caller, workflow_id)
-        history = await events.newest(conn, row, _HISTORY)
+        history = await events.newest(conn, caller.namespace, workflow_id, _HISTORY)
         return views.workflow_status(row, await _approvals(ctx, conn, row), [views.event_record(e) for e in history])
 
 
@@ -257,7 +257,7 @@ async def events_page(ctx: Context, caller: Caller, workflow_id: str, after: int
 async def view_graph(ctx: Context, caller: Caller, workflow_id: str) -> GraphView:
     """The graph at the workflow's version, each node marked `done`, `current`, `pending-gate` or `todo`. NotFound."""
     caller.need("read")
-    async with ctx.db.connection() as conn:
+    async with ctx.db.snapshot() as conn:
         row = await _row(conn, caller, workflow_id)
         offer = await fleet.version(conn, row["graph"], row["graph_version"]) or await fleet.newest(conn, row["graph"])
         done = await events.finished_nodes(conn, caller.namespace, workflow_id)

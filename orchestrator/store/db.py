@@ -27,7 +27,7 @@ Clock = Callable[[], datetime | None]
 # Wake the listeners of several channels.
 RING = "SELECT pg_notify(c, p) FROM unnest(%(channels)s::text[], %(payloads)s::text[]) AS r (c, p)"
 _PAYLOAD_LIMIT = 7000
-# Who only watches hears of a change within 100 ms; so many seconds of them go into sending fewer notifications.
+# A patient ring waits so many seconds, so that several go in one notification; watchers hear of a change within 100 ms.
 _PATIENCE = 0.01
 
 SEARCH_PATH = "keyturn,langgraph,procrastinate,public"
@@ -151,22 +151,24 @@ class Database:
             yield conn
 
     @contextlib.asynccontextmanager
-    async def pipeline(self) -> AsyncGenerator[Connection]:
+    async def pipeline(self, begin: LiteralString = "BEGIN") -> AsyncGenerator[Connection]:
         """A transaction whose statements are sent together until the block reads what one of them gave.
 
         What follows the last reading is sent with its COMMIT: psycopg's own transaction would wait three times there.
+        Where the block fails, the pool's connection rolls back.
         """
         async with self.connection() as conn:
-            try:
-                async with conn.pipeline():
-                    await conn.execute("BEGIN")
-                    yield conn
-                    await conn.execute("COMMIT")
-            except BaseException:
-                # Nothing is left of it, whatever failed; a connection that is gone has rolled back by itself.
-                with contextlib.suppress(psycopg.Error):
-                    await conn.rollback()
-                raise
+            async with conn.pipeline():
+                await conn.execute(begin)
+                yield conn
+                done = await conn.execute("COMMIT")
+            if done.statusmessage != "COMMIT":
+                detail = "the transaction had failed before its end; nothing of it was stored, try again"
+                raise Unavailable(detail, retry_after=_RETRY_AFTER)
+
+    def snapshot(self) -> contextlib.AbstractAsyncContextManager[Connection]:
+        """A transaction that only reads, all of it as of one moment."""
+        return self.pipeline("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
 
     @contextlib.asynccontextmanager
     async def listener(self, *channels: LiteralString) -> AsyncGenerator[Connection]:

@@ -36,10 +36,10 @@ SELECT workflow_id, seq, at, type, actor, body AS data FROM keyturn.events
  WHERE namespace = %(namespace)s AND workflow_id = %(workflow)s AND seq > %(after)s ORDER BY seq LIMIT %(limit)s
 """
 
-# The newest events of one workflow up to a number, newest first.
+# The newest events of one workflow, newest first.
 NEWEST = """
 SELECT workflow_id, seq, at, type, actor, body AS data FROM keyturn.events
- WHERE namespace = %(namespace)s AND workflow_id = %(workflow)s AND seq <= %(head)s ORDER BY seq DESC LIMIT %(limit)s
+ WHERE namespace = %(namespace)s AND workflow_id = %(workflow)s ORDER BY seq DESC LIMIT %(limit)s
 """
 
 # A whole chain as it was hashed.
@@ -85,10 +85,10 @@ async def after(conn: Connection, namespace: str, workflow_id: str, cursor: int,
     return await found.fetchall()
 
 
-async def newest(conn: Connection, row: Params, limit: int) -> list[Params]:
-    """The last `limit` events of a workflow as of its `row`, oldest of them first."""
-    values = {"namespace": row["namespace"], "workflow": row["workflow_id"], "head": row["last_seq"], "limit": limit}
-    return (await (await conn.execute(NEWEST, values)).fetchall())[::-1]
+async def newest(conn: Connection, namespace: str, workflow_id: str, limit: int) -> list[Params]:
+    """The last `limit` events, oldest of them first."""
+    found = await conn.execute(NEWEST, {"namespace": namespace, "workflow": workflow_id, "limit": limit})
+    return (await found.fetchall())[::-1]
 
 
 async def chain(conn: Connection, workflow_id: str) -> list[Params]:

@@ -1,4 +1,4 @@
-"""The workflow row: submit, claim, renew, and every guarded transition. Read the life drawn in the README beside it.
+"""The workflow row: submit, claim, renew, and every guarded transition.
 
 A worker's statements follow `hold`, which proves and locks its lease; everybody else's follow `lock`.
 """
@@ -35,26 +35,26 @@ SELECT %(workflow_id)s, %(namespace)s, %(graph)s, %(graph_version)s, %(title)s, 
 # Claims without progress that make a workflow one that may be what kills workers.
 SUSPECT_AFTER: Final = 2
 
-# Claim what is due: ready, or running under a lease that ran out. Of those that may be what kills
-# workers, a worker runs at most one at a time. A row is locked as it is now, but its decisions
-# are read as of the beginning of the statement; where its epoch then was another one, it is left for the next claim.
+# Claim what is due: ready, or running under a lease that ran out; of those that may be what kills workers, one at a time
+# for each worker. A row is locked as it is now, but its decisions are read as of the beginning of the statement: where
+# anything happened to it in between, which its epoch or its events tell, it is left for the next claim.
 CLAIM = """
 WITH clock AS (SELECT coalesce(%(now)s::timestamptz, now()) AS now),
 ready AS (
-    SELECT workflow_id, priority, run_at, owner, epoch FROM keyturn.workflows, clock
+    SELECT workflow_id, priority, run_at, owner, epoch, last_seq FROM keyturn.workflows, clock
      WHERE status = 'ready' AND run_at <= clock.now AND attempts < %(suspect_after)s AND graph = ANY(%(graphs)s)
      ORDER BY priority DESC, run_at LIMIT %(free)s FOR UPDATE OF workflows SKIP LOCKED
 ), stranded AS (
-    SELECT workflow_id, priority, run_at, owner, epoch FROM keyturn.workflows, clock
+    SELECT workflow_id, priority, run_at, owner, epoch, last_seq FROM keyturn.workflows, clock
      WHERE status = 'running' AND lease_until < clock.now AND attempts < %(suspect_after)s AND graph = ANY(%(graphs)s)
      ORDER BY lease_until LIMIT %(free)s FOR UPDATE OF workflows SKIP LOCKED
 ), suspect AS (
-    SELECT workflow_id, priority, run_at, owner, epoch FROM keyturn.workflows, clock
+    SELECT workflow_id, priority, run_at, owner, epoch, last_seq FROM keyturn.workflows, clock
      WHERE attempts >= %(suspect_after)s AND graph = ANY(%(graphs)s)
        AND ((status = 'running' AND lease_until < clock.now) OR (status = 'ready' AND run_at <= clock.now))
      ORDER BY run_at LIMIT %(suspects)s FOR UPDATE OF workflows SKIP LOCKED
 ), chosen AS (
-    SELECT workflow_id, owner, epoch
+    SELECT workflow_id, owner, epoch, last_seq
       FROM (SELECT * FROM stranded UNION ALL SELECT * FROM suspect UNION ALL SELECT * FROM ready) d
      ORDER BY priority DESC, run_at LIMIT %(free)s
 )
@@ -62,7 +62,7 @@ UPDATE keyturn.workflows w
    SET status = 'running', owner = %(owner)s, lease_until = clock.now + make_interval(secs => %(lease)s),
        epoch = w.epoch + 1, attempts = w.attempts + 1, updated_at = clock.now
   FROM chosen, clock
- WHERE w.workflow_id = chosen.workflow_id AND w.epoch = chosen.epoch
+ WHERE w.workflow_id = chosen.workflow_id AND (w.epoch, w.last_seq) = (chosen.epoch, chosen.last_seq)
 RETURNING w.workflow_id, w.namespace, w.graph, w.graph_version, w.epoch, w.attempts, w.input, w.checkpointed, w.mode,
     w.title, w.case_id, w.requester, w.on_behalf_of, w.launched_by, chosen.owner AS taken_from,
     clock.now AS claimed_at,

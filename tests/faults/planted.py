@@ -1,12 +1,15 @@
 """Bugs, planted on purpose: a check that cannot fail proves nothing. Each is a mistake that somebody could make.
 
-`plant` puts one into the process it is called in; the others put one into a database.
+`plant` puts one into the process it is called in; the others into a database, or into a client for a while.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
+from collections.abc import AsyncGenerator, Generator
+from unittest import mock
 
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
@@ -16,6 +19,7 @@ from orchestrator.engine.saver import BarrierSaver
 from orchestrator.sdk import effects
 from orchestrator.sdk.runtime import host
 from orchestrator.service.dispatch import Claimer
+from orchestrator.store.db import Connection, Database
 from orchestrator.worker import Worker
 
 _LOST = {
@@ -99,6 +103,19 @@ async def remove_fence(database_url: str) -> None:
             row = await (await conn.execute(b"SELECT pg_get_functiondef(%s)", [found[1]])).fetchone()
             assert row is not None
             await conn.execute(row[0].replace(_FENCE, "").encode())
+
+
+@contextlib.contextmanager
+def acknowledged_without_being_stored() -> Generator[None]:
+    """A decision is answered, and its transaction is rolled back."""
+
+    @contextlib.asynccontextmanager
+    async def pipeline(self: Database) -> AsyncGenerator[Connection]:
+        async with self.connection() as conn, conn.transaction(force_rollback=True):
+            yield conn
+
+    with mock.patch.object(Database, "pipeline", pipeline):
+        yield
 
 
 async def lose(database_url: str, what: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from psycopg import AsyncConnection
 
 from orchestrator.service import workflows
+from orchestrator.service.dispatch import Claimer
 from orchestrator.wire import SubmitRequest
 from tests.faults.conftest import RISKY, Farm
 
@@ -27,8 +28,11 @@ async def test_a_worker_stopped_while_it_claims_keeps_no_other_from_claiming(far
     async with await AsyncConnection.connect(farm.database_url) as stopped, stopped.transaction():
         # As it holds it, in the middle of counting what runs.
         await stopped.execute("SELECT pg_advisory_xact_lock(hashtextextended('keyturn.limited', 0))")
-        farm.worker()
         limited = await farm.submit("limited")
+        claimer = Claimer(farm.keyturn.ctx, "elsewhere", farm.keyturn.catalog, 15.0, 4)
+        assert await claimer.claim(0, 0) == []
+        assert claimer.busy, "it would look again only when it is woken"
+        farm.worker()
         other = await farm.submit("steps")
         await farm.keyturn.until(other, "completed", seconds=5.0)
         assert (await farm.keyturn.get(limited)).status == "ready"

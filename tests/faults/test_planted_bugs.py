@@ -86,6 +86,16 @@ async def test_a_decision_that_is_lost_with_its_worker_is_found(farm: Farm, bug:
     assert await broken(farm) == found
 
 
+async def test_a_decision_that_is_acknowledged_without_being_stored_is_found(farm: Farm) -> None:
+    farm.worker()
+    workflow = await farm.submit("governed", **RISKY)
+    asked = await farm.keyturn.asked(workflow)
+    with planted.acknowledged_without_being_stored():
+        assert await farm.keyturn.approve(workflow) == "resolved"
+    farm.promised.decided[asked.approval_id] = ("approve", "tara")
+    assert await broken(farm) == {"I7"}
+
+
 @pytest.mark.parametrize(
     ("lost", "found"),
     [("resolution", {"I5", "I7"}), ("transition", {"I4", "I6"}), pytest.param(None, set[str](), marks=LONG)],

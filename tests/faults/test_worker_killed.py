@@ -143,12 +143,13 @@ async def test_nothing_is_lost_or_done_twice_when_workers_are_killed_at_random_u
     load = asyncio.create_task(Load(farm).run(300))
     kills = 0
     # Whatever is under way when its worker dies counts as an attempt of it, and nothing here is poison.
-    workers = [farm.worker(lease_seconds=1.0, max_attempts=1000) for _ in range(3)]
+    # A lease is longer than a loaded machine keeps a living worker from renewing it: what is killed here is to be dead.
+    workers = [farm.worker(lease_seconds=3.0, max_attempts=1000) for _ in range(3)]
     while not load.done():
         await asyncio.wait({load}, timeout=random.uniform(0.05, 0.6))  # noqa: S311 when is what is at random
         place = random.randrange(len(workers))  # noqa: S311
         await workers[place].kill()
-        workers[place] = farm.worker(lease_seconds=1.0, max_attempts=1000)
+        workers[place] = farm.worker(lease_seconds=3.0, max_attempts=1000)
         kills += 1
     await load
     assert kills > 20

@@ -13,7 +13,8 @@ from langgraph.func import entrypoint, task
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, Send, interrupt
 
-from orchestrator.engine.saver import BarrierSaver, Progress
+from orchestrator.engine.saver import BarrierSaver
+from orchestrator.engine.standing import Progress
 from orchestrator.store.checkpoints import Batch
 from orchestrator.store.db import Database
 from tests.apps.state_graphs import rebuilt

@@ -21,7 +21,8 @@ from psycopg import AsyncConnection
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool
 
-from orchestrator.engine.saver import BarrierSaver, Progress
+from orchestrator.engine.saver import BarrierSaver
+from orchestrator.engine.standing import Progress
 from orchestrator.store.checkpoints import Batch
 from orchestrator.store.db import Database
 from tests.apps import graphs_for_tests

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from orchestrator.service import workflows
 from orchestrator.service.context import Context
 from orchestrator.store.db import Database
@@ -11,7 +13,8 @@ from tests.faults.proxy import Cut, Proxy
 from tests.harness import APPS, running
 
 
-async def test_a_status_tells_of_no_event_that_is_newer_than_its_workflow(database_url: str) -> None:
+@pytest.mark.parametrize("read", ["FROM keyturn.events", "FROM keyturn.approvals"])
+async def test_a_status_tells_of_nothing_that_is_newer_than_its_workflow(database_url: str, read: str) -> None:
     # Whoever waits for more behind the last event would otherwise wait for what it was told of already.
     async with running(database_url, app=APPS / "late.json") as keyturn, Proxy(database_url).running() as proxy:
         db = Database(proxy.url)
@@ -20,8 +23,8 @@ async def test_a_status_tells_of_no_event_that_is_newer_than_its_workflow(databa
         workflow = await keyturn.submit("batch")
         proxy.arm()
         await workflows.status(ctx, keyturn.me, workflow)
-        (events_read,) = [point for point in proxy.seen if "FROM keyturn.events" in point.name]
-        cut = Cut(events_read, "stalled")
+        (reading_it,) = [point for point in proxy.seen if point.name.startswith("SELECT") and read in point.name]
+        cut = Cut(reading_it, "stalled")
         proxy.arm(cut)
         reading = asyncio.create_task(workflows.status(ctx, keyturn.me, workflow))
         await cut.done.wait()
@@ -32,3 +35,4 @@ async def test_a_status_tells_of_no_event_that_is_newer_than_its_workflow(databa
         await db.close()
     assert told.status == "ready"
     assert [event.type for event in told.history] == ["workflow-submitted"]
+    assert told.approvals == []

@@ -66,19 +66,20 @@ def test_only_declared_volatile_fields_are_left_out() -> None:
 
 
 SECRETIVE = st.from_regex(
-    r"(?i)\A.{0,3}(password|passwd|token|secret|api[_-]?key|authorization|private[_-]?key|q\"uo\\te).{0,3}\Z"
+    r"(?i)\A.{0,3}(password|passwd|token|secret|api[_-]?key|authorization|private[_-]?key|q\"uo\\te|ssn).{0,3}\Z"
 )
 
 
 @given(st.recursive(JSON, lambda inner: st.dictionaries(SECRETIVE | st.text(max_size=5), inner, max_size=3)))
 def test_masked_text_is_the_text_of_the_masked_value(value: object) -> None:
-    for one in (redact, Redactor(['q"uo\\te'])):
+    for one in (redact, Redactor(['q"uo\\te']), Redactor(["\u017fsn"])):
         assert one.text(value) == canonical_json(one(value))
 
 
-def test_text_that_is_nested_too_deep_is_masked_like_the_value() -> None:
+@pytest.mark.parametrize("depth", [70, 3000])
+def test_text_that_is_nested_too_deep_is_masked_like_the_value(depth: int) -> None:
     deep: object = "shown"
-    for _ in range(70):
+    for _ in range(depth):
         deep = {"a": deep}
     assert "shown" not in redact.text(deep)
     assert redact.text(deep) == canonical_json(redact(deep))
