@@ -23,6 +23,11 @@ _SECRET_FIELDS = frozenset({"database_url"})
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 
 
+def default_data_dir() -> Path:
+    """Where `keyturn up` keeps its data unless told otherwise: beside what it is run in."""
+    return Path(".keyturn").resolve()
+
+
 class Settings(BaseSettings):
     """Every setting of a Keyturn process; frozen. Times are in seconds.
 
@@ -37,7 +42,7 @@ class Settings(BaseSettings):
     database_url: str | None = Field(default=None, repr=False)
     host: str = Field(default="127.0.0.1", min_length=1)
     port: int = Field(default=8001, ge=0, le=65_535)
-    data_dir: Path = Field(default_factory=lambda: Path(".keyturn").resolve())
+    data_dir: Path = Field(default_factory=default_data_dir)
     config_dir: Path = Field(default_factory=lambda: find_config(Path.cwd()))
     migrations_dir: Path = Field(default_factory=lambda: find_migrations(Path.cwd()))
     app: Path = Field(default_factory=lambda: find_app(Path.cwd()))

@@ -230,12 +230,15 @@ class WorkflowPage(Response):
 
 
 class WorkflowStatus(WorkflowSummary):
-    """`GET /workflows/{id}/status`: the short status, its approvals and its latest events."""
+    """`GET /workflows/{id}/status`: the short status, its approvals and its latest events. `note` says what keeps it
+    from running where nothing else does.
+    """
 
     success: Literal[True] = True
     error: Json | None
     approvals: Sequence[ApprovalRecord]
     history: Sequence[EventRecord]
+    note: str | None = None
 
 
 class EventPage(Response):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, cast
 
 import typer
@@ -122,9 +123,16 @@ def answer(
 ) -> None:
     """Answer the question that a workflow waits for."""
     with connect(url, profile, as_json=as_json) as session:
-        asked = approval_id or _pending_one(session, workflow_id).approval_id
-        given = value if text else json_or_text(value)
-        _show_decided(session.output, session.client.answer(asked, given, idempotency_key=idempotency_key))
+        asked = _pending_one(session, workflow_id, approval_id)
+        given = value if text else _answer(value, asked)
+        _show_decided(session.output, session.client.answer(asked.approval_id, given, idempotency_key=idempotency_key))
+
+
+def _answer(value: str, asked: ApprovalRecord) -> object:
+    """JSON, or else text; where a boolean is asked for, `yes` and `no` are one too."""
+    schema = cast("Mapping[str, object]", (asked.question or {}).get("schema") or {})
+    yes_no = {"yes": True, "no": False} if schema.get("type") == "boolean" else {}
+    return yes_no.get(value.lower(), json_or_text(value))
 
 
 @app.command()
@@ -162,9 +170,15 @@ def _approval_of(session: Session, subject: str) -> str:
     return _pending_one(session, subject).approval_id if subject.startswith("wf-") else subject
 
 
-def _pending_one(session: Session, workflow_id: str) -> ApprovalRecord:
-    """The workflow's one pending approval; with none or several, the choices are said and the command ends."""
+def _pending_one(session: Session, workflow_id: str, approval_id: str | None = None) -> ApprovalRecord:
+    """The approval of this id, or the workflow's one pending one; else the choices are said and the command ends."""
     found = session.client.status(workflow_id)
+    named = next((one for one in found.approvals if one.approval_id == approval_id), None)
+    if named is not None:
+        return named
+    if approval_id is not None:
+        complain(f"{workflow_id} has no approval {approval_id}")
+        raise typer.Exit(REFUSED)
     waiting = [one for one in found.approvals if one.state == "pending"]
     if len(waiting) == 1:
         return waiting[0]

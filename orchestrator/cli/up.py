@@ -21,7 +21,7 @@ from orchestrator.engine.catalog import Catalog, load_catalog
 from orchestrator.service import identity
 from orchestrator.service.context import Context
 from orchestrator.service.schema import prepare_database
-from orchestrator.settings import Settings
+from orchestrator.settings import Settings, default_data_dir
 from orchestrator.web.app import create_app
 from orchestrator.web.server import address, bind, serve
 from orchestrator.worker import Worker
@@ -94,7 +94,8 @@ class _Up:
         ]
         if credentials is not None:
             lines.append(f"  credentials  {credentials}  (person {identity.FIRST_PERSON})")
-        lines.append("Stop it with Ctrl-C. In another terminal: keyturn list-pending")
+        where = "" if settings.data_dir == default_data_dir() else f"KEYTURN_DATA_DIR={settings.data_dir} "
+        lines.append(f"Stop it with Ctrl-C. In another terminal: {where}keyturn list-pending")
         file = None if credentials is None else str(credentials)
         say("\n".join(lines), as_json=self.as_json, url=url, graphs=graphs, credentials=file, pid=os.getpid())
 

@@ -261,6 +261,7 @@ def show_status(output: Output, found: WorkflowStatus) -> None:
             ("graph", found.graph),
             ("status", found.status),
             ("reason", found.reason),
+            ("note", found.note),
             ("risk", found.risk_level),
             ("at", found.node),
             ("case", found.case_id),
@@ -279,8 +280,21 @@ def show_status(output: Output, found: WorkflowStatus) -> None:
         output.line(event_line(event))
 
 
+def _asked_facts(approval: ApprovalRecord) -> list[tuple[str, object]]:
+    """What would run, or what is asked, whole: somebody is to decide about exactly this."""
+    asked = {**(approval.action or {}), **(approval.question or {})}
+    told = [(name.replace("_", " "), value) for name, value in asked.items() if value not in (None, "", [], {})]
+    facts: list[tuple[str, object]] = [
+        (name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)) for name, value in told
+    ]
+    if approval.kind == "question":
+        facts.append(("answer with", f"keyturn answer {approval.workflow_id} ANSWER"))
+    return facts
+
+
 def _approval_facts(approval: ApprovalRecord) -> list[tuple[str, object]]:
-    reasons = "; ".join(str(reason.get("text") or reason.get("rule")) for reason in approval.reasons)
+    pending = approval.state == "pending"
+    reasons = " ".join(str(reason.get("text") or reason.get("rule")) for reason in approval.reasons)
     return [
         ("approval", approval.approval_id),
         ("state", approval.state),
@@ -288,7 +302,9 @@ def _approval_facts(approval: ApprovalRecord) -> list[tuple[str, object]]:
         ("risk", approval.risk_level),
         ("because", reasons),
         ("approvers", " or ".join(approval.approvers)),
-        ("due", approval.due_at.isoformat(timespec="seconds") if approval.state == "pending" else None),
+        *(_asked_facts(approval) if pending else []),
+        ("due", approval.due_at.isoformat(timespec="seconds") if pending else None),
+        ("expires", approval.expires_at.isoformat(timespec="seconds") if pending else None),
         ("decided by", approval.resolved_by),
         *(("vote", f"{vote.verdict} by {vote.voter}: {vote.justification}".rstrip(": ")) for vote in approval.votes),
     ]

@@ -151,8 +151,10 @@ def _check_open(view: ApprovalView, vote: Vote, now: datetime) -> None:
     if view.state is not ApprovalState.PENDING:
         when = view.resolved_at.isoformat() if view.resolved_at else None
         who = f" by {view.resolved_by}" if view.resolved_by else ""
+        # It is executed by nobody who decides.
+        became = "approved" if view.state is ApprovalState.EXECUTED else view.state.value
         raise AlreadyResolved(
-            f"the request is {view.state.value}{who}{f' at {when}' if when else ''}; this vote was not counted",
+            f"the request was {became}{who}{f' at {when}' if when else ''}; this vote was not counted",
             state=view.state.value, resolved_by=view.resolved_by, resolved_at=when,
         )  # fmt: skip
     if vote.revision != view.revision:

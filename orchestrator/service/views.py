@@ -125,6 +125,10 @@ def workflow_record(row: Params, approvals: Sequence[ApprovalRecord]) -> Workflo
     )
 
 
-def workflow_status(row: Params, approvals: Sequence[ApprovalRecord], history: Sequence[EventRecord]) -> WorkflowStatus:
+def workflow_status(
+    row: Params, approvals: Sequence[ApprovalRecord], history: Sequence[EventRecord], note: str | None
+) -> WorkflowStatus:
     """The short status."""
-    return WorkflowStatus(**_summary_fields(row), error=masked(row["error"]), approvals=approvals, history=history)
+    return WorkflowStatus(
+        **_summary_fields(row), error=masked(row["error"]), approvals=approvals, history=history, note=note
+    )

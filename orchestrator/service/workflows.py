@@ -16,6 +16,7 @@ from orchestrator.core.model import Level, Status
 from orchestrator.core.plain import plain_json
 from orchestrator.service import idempotency, views
 from orchestrator.service.context import Caller, Context
+from orchestrator.service.health import WORKER_SEEN_SECONDS
 from orchestrator.service.refusals import audited
 from orchestrator.store import approvals, events, fleet, workflows
 from orchestrator.store.db import Connection, Params
@@ -82,7 +83,7 @@ async def _insert(
 
 async def _no_graph(ctx: Context, graph: str) -> NotFound:
     async with ctx.db.connection() as conn:
-        known = await fleet.names(conn)
+        known = sorted(await _served(conn)) or await fleet.names(conn)
     detail = f"there is no graph {graph!r}; workers offer: {', '.join(known) or 'none yet'}"
     return NotFound(detail, allowed=known)
 
@@ -130,7 +131,16 @@ async def status(ctx: Context, caller: Caller, workflow_id: str) -> WorkflowStat
     async with ctx.db.snapshot() as conn:
         row = await _row(conn, caller, workflow_id)
         history = await events.newest(conn, caller.namespace, workflow_id, _HISTORY)
-        return views.workflow_status(row, await _approvals(ctx, conn, row), [views.event_record(e) for e in history])
+        note = None
+        if row["status"] == Status.READY and row["graph"] not in await _served(conn):
+            note = f"no worker that is up serves graph {row['graph']}; it runs as soon as one does"
+        asked = await _approvals(ctx, conn, row)
+        return views.workflow_status(row, asked, [views.event_record(one) for one in history], note)
+
+
+async def _served(conn: Connection) -> set[str]:
+    """The graphs of all workers that are up."""
+    return {graph for worker in await fleet.live(conn, WORKER_SEEN_SECONDS) for graph in worker["graphs"]}
 
 
 async def page(

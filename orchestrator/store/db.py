@@ -16,7 +16,7 @@ from psycopg import AsyncConnection, sql
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
-from orchestrator.core.errors import LeaseLost, NotStorable, Unavailable
+from orchestrator.core.errors import LeaseLost, MigrationFault, NotStorable, Unavailable
 
 Connection = AsyncConnection[DictRow]
 Params = dict[str, Any]
@@ -41,6 +41,8 @@ _LINK: Params = {
     "connect_timeout": 3,
 }
 _RETRY_AFTER = 1
+# SQLSTATEs of a table, a schema and a function that are not there.
+_NOT_THERE = ("42P01", "3F000", "42883")
 
 
 def database_clock() -> datetime | None:
@@ -208,6 +210,9 @@ def translated() -> Generator[None]:
     except psycopg.Error as error:
         if error.sqlstate == "KT001":
             raise LeaseLost(str(error).splitlines()[0]) from error
+        if error.sqlstate in _NOT_THERE:
+            detail = f"the database is not migrated ({str(error).splitlines()[0]}); run `keyturn migrate`"
+            raise MigrationFault(detail) from error
         if isinstance(error, psycopg.DataError):
             detail = f"the database cannot hold this value: {str(error).splitlines()[0]}"
             raise NotStorable(detail) from error

@@ -35,8 +35,8 @@ SELECT %(workflow_id)s, %(namespace)s, %(graph)s, %(graph_version)s, %(title)s, 
 # Claims without progress that make a workflow one that may be what kills workers.
 SUSPECT_AFTER: Final = 2
 
-# Claim what is due: ready, or running under a lease that ran out; of those that may be what kills workers, one at a time
-# for each worker. A row is locked as it is now, but its decisions are read as of the beginning of the statement: where
+# Claim what is due: ready, or running under a lease that ran out; of those that may be what kills workers, a worker has
+# one at a time. A row is locked as it is now, but its decisions are read as of the beginning of the statement: where
 # anything happened to it in between, which its epoch or its events tell, it is left for the next claim.
 CLAIM = """
 WITH clock AS (SELECT coalesce(%(now)s::timestamptz, now()) AS now),

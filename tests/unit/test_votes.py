@@ -246,7 +246,7 @@ def test_the_loser_of_a_race_is_told_who_won_and_when() -> None:
         "resolved_at": "2026-01-01T00:01:00+00:00",
     }
     assert caught.value.detail == (
-        "the request is approved by bob at 2026-01-01T00:01:00+00:00; this vote was not counted"
+        "the request was approved by bob at 2026-01-01T00:01:00+00:00; this vote was not counted"
     )
 
 
