@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypedDict
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Send, interrupt
 
-from orchestrator.sdk import PURE, Action, ask, effect, idempotency_key, options, request_approval
+from orchestrator.sdk import PURE, Action, ask, confirm, effect, idempotency_key, options, request_approval
 
 
 class State(TypedDict, total=False):
@@ -109,6 +109,14 @@ def twice(state: State) -> State:
 
 
 two_questions = _chain(twice)
+
+
+def sure(state: State) -> State:
+    del state
+    return {"log": [f"sure={confirm('Sure?')}"]}
+
+
+yes_or_no = _chain(sure)
 
 
 def left(state: State) -> State:

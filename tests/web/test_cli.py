@@ -20,7 +20,7 @@ from orchestrator.cli.credentials import Credentials, UsageError, find_target, w
 from orchestrator.cli.durations import parse_duration
 from orchestrator.cli.output import safe
 from orchestrator.cli.workflows import read_input
-from tests.harness import Keyturn
+from tests.harness import APPS, Keyturn
 from tests.web.edge import ALL, Edge
 
 HERE = "http://127.0.0.1:8123"
@@ -124,6 +124,31 @@ async def test_a_workflow_is_submitted_asked_and_answered(edge: Edge, keyturn: K
         assert "\x1b" not in listed.out
 
 
+async def test_a_status_shows_whole_what_is_to_be_decided_about(edge: Edge, keyturn: Keyturn, tmp_path: Path) -> None:
+    tara = {"KEYTURN_URL": edge.url, "KEYTURN_KEY": await edge.key("tara")}
+    risky: dict[str, object] = {"operation": "deploy", "environment": "production"}
+    content = {**risky, "arguments": {"version": "v7", "api_key": "hunter22"}}
+    waiting = await keyturn.submit("governed", **content)
+    asking = await keyturn.submit("yes_or_no")
+    async with keyturn.ctx.db.connection() as conn:
+        await conn.execute("UPDATE keyturn.workers SET seen_at = now() - interval '1 minute'")
+    unserved = (await keyturn_command("status", waiting, cwd=tmp_path, **tara)).out.splitlines()
+    assert "note\tno worker that is up serves graph governed; it runs as soon as one does" in unserved
+    async with keyturn.working():
+        await keyturn.asked(waiting)
+        await keyturn.asked(asking)
+        shown = (await keyturn_command("status", waiting, cwd=tmp_path, **tara)).out.splitlines()
+        assert 'arguments\t{"version": "v7", "api_key": "«hidden»"}' in shown
+        assert {"operation\tdeploy", "environment\tproduction"} <= set(shown)
+        assert any(line.startswith("expires\t") for line in shown)
+        assert not any(line.startswith("note\t") for line in shown)
+        asked = (await keyturn_command("status", asking, cwd=tmp_path, **tara)).out.splitlines()
+        assert f"answer with\tkeyturn answer {asking} ANSWER" in asked
+        answered = await keyturn_command("answer", asking, "yes", cwd=tmp_path, **tara)
+        assert answered.code == 0, answered.err
+        assert (await keyturn.until(asking, "completed", "failed")).result == {"log": ["sure=True"]}
+
+
 async def test_exit_codes_tell_refusal_usage_and_silence_apart(edge: Edge, tmp_path: Path) -> None:
     good = {"KEYTURN_URL": edge.url, "KEYTURN_KEY": await edge.key("tom", ("read",))}
     for code, arguments, environment, told in [
@@ -150,6 +175,9 @@ async def test_exit_codes_tell_refusal_usage_and_silence_apart(edge: Edge, tmp_p
 
 async def test_a_new_database_gets_its_first_key_from_the_command_line(empty_database_url: str, tmp_path: Path) -> None:
     database = {"KEYTURN_DATABASE_URL": empty_database_url}
+    for early in (["bootstrap"], ["worker", "--app", str(APPS / "langgraph.json")]):
+        told = await in_a_process(*early, cwd=tmp_path, **database)
+        assert (told.code, "run `keyturn migrate`" in told.err, "Traceback" in told.err) == (1, True, False), told
     migrated = await in_a_process("migrate", cwd=tmp_path, **database)
     assert migrated.code == 0, migrated.err
     assert "applied 0001_spine" in migrated.out
