@@ -33,6 +33,8 @@ log = logging.getLogger("keyturn.worker")
 
 _POLL = 1.0
 _AGAIN = (0.01, 0.03)
+# With so many segments under way, what becomes due within these seconds is claimed together.
+_BUSY, _GATHER = 4, 0.005
 _ANNOUNCE = 0.25
 _PRESENCE = 10.0
 _OUTAGE_PAUSE = 0.5
@@ -89,7 +91,8 @@ class Worker:
             loops.append(watch_loop(self.settings.lease_seconds * 2))
         tasks = [asyncio.ensure_future(loop) for loop in loops]
         try:
-            await stop.wait()
+            with self.ctx.db.hearing(READY_CHANNEL, self._wake.set):
+                await stop.wait()
             self._draining = True
             await self._drain()
         finally:
@@ -145,6 +148,8 @@ class Worker:
     async def _claim(self, claimer: Claimer) -> None:
         pause = _POLL
         if not self._draining:
+            if len(self._running) >= _BUSY:
+                await asyncio.sleep(_GATHER)
             suspects = sum(1 for one in self._running.values() if one.segment.lease.doubtful)
             free = self.settings.worker_concurrency - len(self._running)
             self._full = True  # until it is known: a segment that ends meanwhile may have been what was in the way
@@ -240,7 +245,8 @@ class Worker:
             self._wake.set()
             async for notice in conn.notifies():
                 if notice.channel == READY_CHANNEL:
-                    self._wake.set()
+                    if notice.payload != self.ctx.db.mark:
+                        self._wake.set()
                     continue
                 for workflow_id in notice.payload.split(","):
                     self._abort(workflow_id)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 from collections.abc import AsyncGenerator, Callable, Generator
 from datetime import datetime
 from typing import Any, LiteralString
@@ -27,8 +28,8 @@ Clock = Callable[[], datetime | None]
 # Wake the listeners of several channels.
 RING = "SELECT pg_notify(c, p) FROM unnest(%(channels)s::text[], %(payloads)s::text[]) AS r (c, p)"
 _PAYLOAD_LIMIT = 7000
-# A patient ring waits so many seconds, so that several go in one notification; watchers hear of a change within 100 ms.
-_PATIENCE = 0.01
+# A patient ring waits so many seconds, so that several go in one notification; watchers hear of it within 100 ms.
+_PATIENCE = 0.03
 
 SEARCH_PATH = "keyturn,langgraph,procrastinate,public"
 # A half-open connection must be noticed within 5 s: keepalives find an idle one, tcp_user_timeout a busy one.
@@ -73,6 +74,8 @@ class Database:
         statement_seconds: float = 30.0,
     ) -> None:
         self.url = url
+        # What this process rings with where it has heard the ring itself.
+        self.mark = secrets.token_hex(8)
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             url,
             connection_class=AsyncConnection[DictRow],
@@ -92,19 +95,32 @@ class Database:
         self._rung: set[tuple[str, str]] = set()
         self._ringing: asyncio.Task[None] | None = None
         self._hurry = asyncio.Event()
+        self._near: dict[str, Callable[[], None]] = {}
 
     def ring(self, channel: str, payload: str, *, patient: bool = False) -> None:
         """Wake listeners of `channel`, after a commit and outside of it. A `patient` ring waits some milliseconds for
-        others to go with it.
+        others to go with it, and so does one that has woken somebody in this process at once: it carries our `mark`.
 
         NOTIFY inside a transaction makes commits queue behind one lock. A ring that is lost with a process is made
         good by the listeners, who look for themselves once a second.
         """
-        self._rung.add((channel, payload))
-        if not patient:
+        if (near := self._near.get(channel)) is not None:
+            payload = self.mark
+            near()
+        elif not patient:
             self._hurry.set()
+        self._rung.add((channel, payload))
         if self._ringing is None or self._ringing.done():
             self._ringing = asyncio.get_running_loop().create_task(self._ring_all())
+
+    @contextlib.contextmanager
+    def hearing(self, channel: str, wake: Callable[[], None]) -> Generator[None]:
+        """Call `wake` for every ring of this process on `channel` while the block runs, not by way of Postgres."""
+        self._near[channel] = wake
+        try:
+            yield
+        finally:
+            del self._near[channel]
 
     async def _ring_all(self) -> None:
         while self._rung:
