@@ -27,6 +27,7 @@ from orchestrator.service.context import Context
 from orchestrator.service.dispatch import Claimer
 from orchestrator.settings import Settings
 from orchestrator.store import fleet
+from orchestrator.store.db import MARK
 from orchestrator.store.events import CANCEL_CHANNEL, READY_CHANNEL
 
 log = logging.getLogger("keyturn.worker")
@@ -91,7 +92,7 @@ class Worker:
             loops.append(watch_loop(self.settings.lease_seconds * 2))
         tasks = [asyncio.ensure_future(loop) for loop in loops]
         try:
-            with self.ctx.db.hearing(READY_CHANNEL, self._wake.set):
+            with self.ctx.db.hearing(READY_CHANNEL, self.wake):
                 await stop.wait()
             self._draining = True
             await self._drain()
@@ -101,6 +102,10 @@ class Worker:
             with contextlib.suppress(Unavailable):
                 async with self.ctx.db.connection() as conn:
                     await fleet.gone(conn, self.worker_id)
+
+    def wake(self) -> None:
+        """Look for work now: something may have become ready."""
+        self._wake.set()
 
     async def announce_graphs(self) -> None:
         """Offer the catalog's graphs, so that the API knows what can be submitted."""
@@ -245,7 +250,7 @@ class Worker:
             self._wake.set()
             async for notice in conn.notifies():
                 if notice.channel == READY_CHANNEL:
-                    if notice.payload != self.ctx.db.mark:
+                    if notice.payload != MARK:
                         self._wake.set()
                     continue
                 for workflow_id in notice.payload.split(","):

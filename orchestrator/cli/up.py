@@ -10,7 +10,7 @@ import socket
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 from orchestrator.cli.credentials import FILE_NAME, Credentials, read_credentials, write_credentials
 from orchestrator.cli.processes import say
@@ -22,7 +22,9 @@ from orchestrator.service import identity
 from orchestrator.service.context import Context
 from orchestrator.service.schema import prepare_database
 from orchestrator.settings import Settings, default_data_dir
+from orchestrator.store.events import READY_CHANNEL
 from orchestrator.web.app import create_app
+from orchestrator.web.parts import Parts
 from orchestrator.web.server import address, bind, serve
 from orchestrator.worker import Worker
 
@@ -74,11 +76,13 @@ class _Up:
         started = asyncio.Event()
         application = create_app(self.settings)
         worker = Worker(context, catalog, self.settings)
+        api = cast("Parts", application.state.parts).context.db
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(serve(application, self.listener, stop, started), name="api")
-                group.create_task(worker.run(stop), name="worker")
-                group.create_task(self._announce(started, sorted(catalog.entries), credentials), name="announce")
+            with api.hearing(READY_CHANNEL, worker.wake):
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(serve(application, self.listener, stop, started), name="api")
+                    group.create_task(worker.run(stop), name="worker")
+                    group.create_task(self._announce(started, sorted(catalog.entries), credentials), name="announce")
         except ExceptionGroup as failed:
             # One of them broke and took the other along: the first cause is what to tell.
             raise failed.exceptions[0] from None

@@ -10,7 +10,7 @@ import contextlib
 import secrets
 from collections.abc import AsyncGenerator, Callable, Generator
 from datetime import datetime
-from typing import Any, LiteralString
+from typing import Any, Final, LiteralString
 
 import psycopg
 from psycopg import AsyncConnection, sql
@@ -24,6 +24,9 @@ Params = dict[str, Any]
 
 # What SQL takes as `now`: None lets the database say; a test returns an instant instead.
 Clock = Callable[[], datetime | None]
+
+# What this process rings with where it has heard the ring itself.
+MARK: Final = secrets.token_hex(8)
 
 # Wake the listeners of several channels.
 RING = "SELECT pg_notify(c, p) FROM unnest(%(channels)s::text[], %(payloads)s::text[]) AS r (c, p)"
@@ -74,8 +77,6 @@ class Database:
         statement_seconds: float = 30.0,
     ) -> None:
         self.url = url
-        # What this process rings with where it has heard the ring itself.
-        self.mark = secrets.token_hex(8)
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             url,
             connection_class=AsyncConnection[DictRow],
@@ -99,13 +100,13 @@ class Database:
 
     def ring(self, channel: str, payload: str, *, patient: bool = False) -> None:
         """Wake listeners of `channel`, after a commit and outside of it. A `patient` ring waits some milliseconds for
-        others to go with it, and so does one that has woken somebody in this process at once: it carries our `mark`.
+        others to go with it, and so does one that has woken somebody in this process at once: it carries our MARK.
 
         NOTIFY inside a transaction makes commits queue behind one lock. A ring that is lost with a process is made
         good by the listeners, who look for themselves once a second.
         """
         if (near := self._near.get(channel)) is not None:
-            payload = self.mark
+            payload = MARK
             near()
         elif not patient:
             self._hurry.set()

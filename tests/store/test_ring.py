@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from orchestrator.store.db import Database
+from orchestrator.store.db import MARK, Database
 from orchestrator.store.events import READY_CHANNEL
 
 
@@ -26,5 +26,5 @@ async def test_a_ring_that_was_heard_in_this_process_carries_its_mark_for_the_ot
         here.ring(READY_CHANNEL, "default")
     for db in (here, elsewhere):
         await db.close()
-    assert payloads == {here.mark, "default"}
+    assert payloads == {MARK, "default"}
     assert heard == ["here"]
