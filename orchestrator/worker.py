@@ -12,7 +12,7 @@ import os
 import random
 import socket
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.chores import app as chores
@@ -27,7 +27,7 @@ from orchestrator.service.context import Context
 from orchestrator.service.dispatch import Claimer
 from orchestrator.settings import Settings
 from orchestrator.store import fleet
-from orchestrator.store.db import MARK
+from orchestrator.store.db import Database
 from orchestrator.store.events import CANCEL_CHANNEL, READY_CHANNEL
 
 log = logging.getLogger("keyturn.worker")
@@ -67,6 +67,7 @@ class Worker:
     on_end: Callable[[str, Status], None] | None = None
     _running: dict[str, Running] = field(default_factory=dict[str, Running])
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _marks: set[str] = field(default_factory=set[str])
     _draining: bool = False
     _full: bool = False
     _outage: bool = False
@@ -92,7 +93,7 @@ class Worker:
             loops.append(watch_loop(self.settings.lease_seconds * 2))
         tasks = [asyncio.ensure_future(loop) for loop in loops]
         try:
-            with self.ctx.db.hearing(READY_CHANNEL, self.wake):
+            with self.hearing(self.ctx.db):
                 await stop.wait()
             self._draining = True
             await self._drain()
@@ -103,9 +104,12 @@ class Worker:
                 async with self.ctx.db.connection() as conn:
                     await fleet.gone(conn, self.worker_id)
 
-    def wake(self) -> None:
-        """Look for work now: something may have become ready."""
-        self._wake.set()
+    @contextlib.contextmanager
+    def hearing(self, db: Database) -> Generator[None]:
+        """Look for work at once when `db`, which others in this process may share or have for themselves, rings."""
+        self._marks.add(db.mark)
+        with db.hearing(READY_CHANNEL, self._wake.set):
+            yield
 
     async def announce_graphs(self) -> None:
         """Offer the catalog's graphs, so that the API knows what can be submitted."""
@@ -250,7 +254,7 @@ class Worker:
             self._wake.set()
             async for notice in conn.notifies():
                 if notice.channel == READY_CHANNEL:
-                    if notice.payload != MARK:
+                    if notice.payload not in self._marks:
                         self._wake.set()
                     continue
                 for workflow_id in notice.payload.split(","):

@@ -22,7 +22,6 @@ from orchestrator.service import identity
 from orchestrator.service.context import Context
 from orchestrator.service.schema import prepare_database
 from orchestrator.settings import Settings, default_data_dir
-from orchestrator.store.events import READY_CHANNEL
 from orchestrator.web.app import create_app
 from orchestrator.web.parts import Parts
 from orchestrator.web.server import address, bind, serve
@@ -78,7 +77,7 @@ class _Up:
         worker = Worker(context, catalog, self.settings)
         api = cast("Parts", application.state.parts).context.db
         try:
-            with api.hearing(READY_CHANNEL, worker.wake):
+            with worker.hearing(api):
                 async with asyncio.TaskGroup() as group:
                     group.create_task(serve(application, self.listener, stop, started), name="api")
                     group.create_task(worker.run(stop), name="worker")

@@ -10,7 +10,7 @@ import contextlib
 import secrets
 from collections.abc import AsyncGenerator, Callable, Generator
 from datetime import datetime
-from typing import Any, Final, LiteralString
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg import AsyncConnection, sql
@@ -24,9 +24,6 @@ Params = dict[str, Any]
 
 # What SQL takes as `now`: None lets the database say; a test returns an instant instead.
 Clock = Callable[[], datetime | None]
-
-# What this process rings with where it has heard the ring itself.
-MARK: Final = secrets.token_hex(8)
 
 # Wake the listeners of several channels.
 RING = "SELECT pg_notify(c, p) FROM unnest(%(channels)s::text[], %(payloads)s::text[]) AS r (c, p)"
@@ -77,6 +74,8 @@ class Database:
         statement_seconds: float = 30.0,
     ) -> None:
         self.url = url
+        # What is rung with where somebody here has heard it already.
+        self.mark = secrets.token_hex(8)
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             url,
             connection_class=AsyncConnection[DictRow],
@@ -96,18 +95,19 @@ class Database:
         self._rung: set[tuple[str, str]] = set()
         self._ringing: asyncio.Task[None] | None = None
         self._hurry = asyncio.Event()
-        self._near: dict[str, Callable[[], None]] = {}
+        self._near: dict[str, list[Callable[[], None]]] = {}
 
     def ring(self, channel: str, payload: str, *, patient: bool = False) -> None:
         """Wake listeners of `channel`, after a commit and outside of it. A `patient` ring waits some milliseconds for
-        others to go with it, and so does one that has woken somebody in this process at once: it carries our MARK.
+        others to go with it, and so does one that has woken somebody in this process at once: it carries our `mark`.
 
         NOTIFY inside a transaction makes commits queue behind one lock. A ring that is lost with a process is made
         good by the listeners, who look for themselves once a second.
         """
-        if (near := self._near.get(channel)) is not None:
-            payload = MARK
-            near()
+        if near := self._near.get(channel):
+            payload = self.mark
+            for wake in near:
+                wake()
         elif not patient:
             self._hurry.set()
         self._rung.add((channel, payload))
@@ -116,12 +116,13 @@ class Database:
 
     @contextlib.contextmanager
     def hearing(self, channel: str, wake: Callable[[], None]) -> Generator[None]:
-        """Call `wake` for every ring of this process on `channel` while the block runs, not by way of Postgres."""
-        self._near[channel] = wake
+        """Call `wake` for every ring from here on `channel` while the block runs, not by way of Postgres."""
+        near = self._near.setdefault(channel, [])
+        near.append(wake)
         try:
             yield
         finally:
-            del self._near[channel]
+            near.remove(wake)
 
     async def _ring_all(self) -> None:
         while self._rung:

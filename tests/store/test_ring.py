@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from orchestrator.store.db import MARK, Database
+from orchestrator.store.db import Database
 from orchestrator.store.events import READY_CHANNEL
 
 
@@ -15,9 +15,12 @@ async def test_a_ring_that_was_heard_in_this_process_carries_its_mark_for_the_ot
     for db in (here, elsewhere):
         await db.open()
     async with here.listener(READY_CHANNEL) as conn, asyncio.timeout(10):
-        with here.hearing(READY_CHANNEL, lambda: heard.append("here")):
+        with (
+            here.hearing(READY_CHANNEL, lambda: heard.append("one")),
+            here.hearing(READY_CHANNEL, lambda: heard.append("two")),
+        ):
             here.ring(READY_CHANNEL, "default")
-            assert heard == ["here"]
+            assert heard == ["one", "two"]
             elsewhere.ring(READY_CHANNEL, "default")
             async for notice in conn.notifies():
                 payloads.add(notice.payload)
@@ -26,5 +29,5 @@ async def test_a_ring_that_was_heard_in_this_process_carries_its_mark_for_the_ot
         here.ring(READY_CHANNEL, "default")
     for db in (here, elsewhere):
         await db.close()
-    assert payloads == {MARK, "default"}
-    assert heard == ["here"]
+    assert payloads == {here.mark, "default"}
+    assert heard == ["one", "two"]
