@@ -156,9 +156,10 @@ class Worker:
 
     async def _claim(self, claimer: Claimer) -> None:
         pause = _POLL
+        if len(self._running) >= _BUSY:
+            await asyncio.sleep(_GATHER)
+        # No await from here to the lock: whoever drains must not meet a claim that is still to come.
         if not self._draining:
-            if len(self._running) >= _BUSY:
-                await asyncio.sleep(_GATHER)
             suspects = sum(1 for one in self._running.values() if one.segment.lease.doubtful)
             free = self.settings.worker_concurrency - len(self._running)
             self._full = True  # until it is known: a segment that ends meanwhile may have been what was in the way

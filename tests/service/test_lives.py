@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from orchestrator.core.errors import AlreadyResolved, NothingPending, TransitionConflict
 from orchestrator.service import workflows
+from orchestrator.store import workflows as rows_of_workflows
 from orchestrator.wire import SubmitRequest, WorkflowRecord
 from tests.harness import APPS, Keyturn, running
 
@@ -262,6 +264,25 @@ async def test_a_graph_runs_no_more_workflows_at_once_than_it_says(keyturn: Keyt
         running_now += 1 if line == "in" else -1
         most = max(most, running_now)
     assert most == 2
+
+
+async def test_a_worker_that_drains_claims_nothing_more(
+    keyturn: Keyturn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # With four under way it waits a moment for what else comes due; the drain begins in this moment.
+    monkeypatch.setattr("orchestrator.worker._GATHER", 0.5)
+    trace, go = tmp_path / "trace", tmp_path / "go"
+    for _ in range(4):
+        await keyturn.submit("blocking", trace=str(trace), text=str(go))
+    async with keyturn.working():
+        while lines(trace).count("block begins") < 4:
+            await until_traced(keyturn, trace, "block begins")
+        late = await keyturn.submit("steps")
+        asyncio.get_running_loop().call_later(1.5, go.touch)
+    async with keyturn.ctx.db.connection() as conn:
+        row = await rows_of_workflows.get(conn, "default", late)
+    assert row is not None
+    assert (row["status"], row["epoch"]) == ("ready", 0)
 
 
 # Versions
