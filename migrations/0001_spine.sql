@@ -4,6 +4,23 @@
 -- then votes. Every table carries its namespace, but for `graphs` and `workers`: workers serve all namespaces alike.
 -- Times are timestamptz on the database's clock.
 
+-- The values a column may have, as domains: a table's own checks are parsed and run anew by every statement that writes
+-- one of its rows, a domain's only where a value of it is made.
+CREATE DOMAIN keyturn.workflow_mode AS text CHECK (VALUE IN ('interactive', 'autonomous'));
+CREATE DOMAIN keyturn.workflow_status AS text
+    CHECK (VALUE IN ('ready', 'running', 'waiting', 'completed', 'failed', 'rejected', 'expired', 'cancelled',
+                     'timed_out'));
+CREATE DOMAIN keyturn.approval_kind AS text CHECK (VALUE IN ('approval', 'question'));
+CREATE DOMAIN keyturn.approval_dialect AS text
+    CHECK (VALUE IN ('keyturn', 'langchain', 'langchain_call', 'agent_inbox', 'raw'));
+CREATE DOMAIN keyturn.approval_route AS text CHECK (VALUE IN ('AUTO', 'QUICK', 'FULL', 'DENIED'));
+CREATE DOMAIN keyturn.approval_state AS text
+    CHECK (VALUE IN ('pending', 'approved', 'executed', 'lapsed', 'stale', 'rejected', 'expired', 'withdrawn', 'answered',
+                     'cancelled'));
+CREATE DOMAIN keyturn.rejection_outcome AS text CHECK (VALUE IN ('cancel', 'resume'));
+CREATE DOMAIN keyturn.vote_verdict AS text CHECK (VALUE IN ('approve', 'reject'));
+CREATE DOMAIN keyturn.effect_state AS text CHECK (VALUE IN ('started', 'finished', 'failed'));
+
 CREATE TABLE keyturn.people (
     namespace  text NOT NULL,
     person     text NOT NULL,
@@ -71,9 +88,8 @@ CREATE TABLE keyturn.workflows (
     graph_version text NOT NULL,
     title         text NOT NULL DEFAULT '',
     case_id       text,
-    mode          text NOT NULL DEFAULT 'interactive' CHECK (mode IN ('interactive', 'autonomous')),
-    status        text NOT NULL CHECK (status IN ('ready', 'running', 'waiting', 'completed', 'failed', 'rejected',
-                                                  'expired', 'cancelled', 'timed_out')),
+    mode          keyturn.workflow_mode NOT NULL DEFAULT 'interactive',
+    status        keyturn.workflow_status NOT NULL,
     reason        text,
     error         json,
     input         json NOT NULL,
@@ -114,14 +130,14 @@ CREATE TABLE keyturn.approvals (
     item             integer NOT NULL DEFAULT 0,
     round            integer NOT NULL DEFAULT 0,
     node             text NOT NULL,
-    kind             text NOT NULL CHECK (kind IN ('approval', 'question')),
-    dialect          text NOT NULL CHECK (dialect IN ('keyturn', 'langchain', 'langchain_call', 'agent_inbox', 'raw')),
+    kind             keyturn.approval_kind NOT NULL,
+    dialect          keyturn.approval_dialect NOT NULL,
     payload          json NOT NULL,
     action           json,
     question         json,
     allowed          text[] NOT NULL,
     description      text NOT NULL DEFAULT '',
-    on_reject        text NOT NULL DEFAULT 'cancel' CHECK (on_reject IN ('cancel', 'resume')),
+    on_reject        keyturn.rejection_outcome NOT NULL DEFAULT 'cancel',
     digest           text NOT NULL,
     volatile_fields  text[] NOT NULL DEFAULT '{}',
     revision         integer NOT NULL DEFAULT 1,
@@ -131,7 +147,7 @@ CREATE TABLE keyturn.approvals (
     last_editor      text,
     risk_level       text NOT NULL,
     reasons          json NOT NULL,
-    route            text NOT NULL CHECK (route IN ('AUTO', 'QUICK', 'FULL', 'DENIED')),
+    route            keyturn.approval_route NOT NULL,
     confidence       double precision,
     urgent           boolean NOT NULL DEFAULT false,
     policy           text NOT NULL,
@@ -144,8 +160,7 @@ CREATE TABLE keyturn.approvals (
     expires_at       timestamptz NOT NULL,
     escalate_at      timestamptz,
     lapses_at        timestamptz,
-    state            text NOT NULL CHECK (state IN ('pending', 'approved', 'executed', 'lapsed', 'stale', 'rejected',
-                                                    'expired', 'withdrawn', 'answered', 'cancelled')),
+    state            keyturn.approval_state NOT NULL,
     decision         json,
     resolved_by      text,
     resolved_at      timestamptz,
@@ -156,29 +171,30 @@ CREATE TABLE keyturn.approvals (
 CREATE INDEX approvals_pending ON keyturn.approvals (namespace, urgent DESC, due_at, approval_id)
     WHERE state = 'pending';
 CREATE INDEX approvals_expiry ON keyturn.approvals (expires_at) WHERE state = 'pending';
-CREATE INDEX approvals_escalation ON keyturn.approvals (escalate_at) WHERE state = 'pending';
 
 -- One counted verdict per principal and revision; `via` names a bridge that spoke for the voter.
 CREATE TABLE keyturn.votes (
-    vote_id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    vote_id       bigint GENERATED ALWAYS AS IDENTITY,
     namespace     text NOT NULL,
     approval_id   text NOT NULL REFERENCES keyturn.approvals ON DELETE CASCADE,
     revision      integer NOT NULL,
     voter         text NOT NULL,
     acting_for    text,
     via           text,
-    verdict       text NOT NULL CHECK (verdict IN ('approve', 'reject')),
+    verdict       keyturn.vote_verdict NOT NULL,
     roles         text[] NOT NULL,
     justification text NOT NULL DEFAULT '',
     at            timestamptz NOT NULL,
     void_reason   text,
-    superseded    boolean NOT NULL DEFAULT false
+    superseded    boolean NOT NULL DEFAULT false,
+    PRIMARY KEY (approval_id, vote_id)
 );
 CREATE UNIQUE INDEX votes_one_each ON keyturn.votes (approval_id, revision, voter) WHERE NOT superseded;
 
--- Append-only: the audit trail, the timeline and the stream in one. `body` is the exact text that was hashed.
+-- Append-only: the audit trail, the timeline and the stream in one. `body` is the exact text that was hashed. No foreign
+-- key: whoever appends holds the workflow's row already, and a trail does not go with what it tells of.
 CREATE TABLE keyturn.events (
-    workflow_id text NOT NULL REFERENCES keyturn.workflows ON DELETE CASCADE,
+    workflow_id text NOT NULL,
     seq         bigint NOT NULL,
     namespace   text NOT NULL,
     at          timestamptz NOT NULL,
@@ -196,7 +212,7 @@ CREATE TABLE keyturn.effects (
     node        text NOT NULL,
     visit       text NOT NULL,
     name        text NOT NULL,
-    state       text NOT NULL CHECK (state IN ('started', 'finished', 'failed')),
+    state       keyturn.effect_state NOT NULL,
     result      json,
     error       text,
     approval_id text UNIQUE REFERENCES keyturn.approvals,

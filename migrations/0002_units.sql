@@ -1,12 +1,16 @@
 -- The units of the hot path as functions: one call is one round trip and one new version of the workflow's row. What is
 -- written is one JSON object, whose absent members write nothing.
 
+-- A row is looked up by its key alone, and what else must be true of it is looked at then: a condition on the status would
+-- let Postgres take an index of few rows for it as long as its tables are small, and keep to that when they are not.
+
 -- Proves that the caller still owns the row and locks it for the rest of the transaction (SQLSTATE KT001 if not).
 CREATE FUNCTION keyturn.hold_lease(p_workflow text, p_epoch bigint) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    w record;
 BEGIN
-    PERFORM 1 FROM keyturn.workflows
-     WHERE workflow_id = p_workflow AND epoch = p_epoch AND status = 'running' FOR UPDATE;
-    IF NOT FOUND THEN
+    SELECT epoch, status INTO w FROM keyturn.workflows WHERE workflow_id = p_workflow FOR UPDATE;
+    IF NOT FOUND OR w.epoch <> p_epoch OR w.status <> 'running' THEN
         RAISE EXCEPTION 'workflow % is not held at epoch %', p_workflow, p_epoch USING ERRCODE = 'KT001';
     END IF;
 END $$;
@@ -84,19 +88,24 @@ BEGIN
     END IF;
 END $$;
 
--- One commit of a segment. Proves the lease first (SQLSTATE KT001 if it is gone). Without a status it is a barrier; else
--- the lease ends with that status.
+-- One commit of a segment, if the caller still owns the row; whether it does. Without a status it is a barrier; else the
+-- lease ends with that status. Several may be one transaction: then it does not wait for a row that another one holds.
 CREATE FUNCTION keyturn.commit_segment(p_workflow text, p_epoch bigint, p_now timestamptz, p_parts json,
-                                       p_bytes bytea[]) RETURNS void LANGUAGE plpgsql AS $$
+                                       p_bytes bytea[], p_wait boolean) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
     w     record;
     p     record;
     v_now timestamptz := coalesce(p_now, now());
 BEGIN
-    SELECT namespace, last_seq, last_hash INTO w FROM keyturn.workflows
-     WHERE workflow_id = p_workflow AND epoch = p_epoch AND status = 'running' FOR UPDATE;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'workflow % is not held at epoch %', p_workflow, p_epoch USING ERRCODE = 'KT001';
+    IF p_wait THEN
+        SELECT namespace, epoch, status, last_seq, last_hash INTO w
+          FROM keyturn.workflows WHERE workflow_id = p_workflow FOR UPDATE;
+    ELSE
+        SELECT namespace, epoch, status, last_seq, last_hash INTO w
+          FROM keyturn.workflows WHERE workflow_id = p_workflow FOR UPDATE SKIP LOCKED;
+    END IF;
+    IF NOT FOUND OR w.epoch <> p_epoch OR w.status <> 'running' THEN
+        RETURN false;
     END IF;
     SELECT * INTO p FROM json_to_record(p_parts) AS p (
         checkpoints json, blobs json, writes json, delivered text[], executed boolean, completed text[],
@@ -105,17 +114,19 @@ BEGIN
 
     PERFORM keyturn.write_checkpoints(p_workflow, p.checkpoints, p.blobs, p.writes, p_bytes);
 
-    -- Decisions that what is committed contains; and of those already delivered, the ones whose node or workflow is done.
-    -- (`IN (SELECT …)`, as `= ANY` over an array is planned anew each time.)
-    IF p.delivered IS NOT NULL THEN
-        UPDATE keyturn.approvals SET delivered_at = v_now
-         WHERE approval_id IN (SELECT unnest(p.delivered)) AND delivered_at IS NULL;
-    END IF;
-    IF p.executed OR p.completed IS NOT NULL THEN
-        UPDATE keyturn.approvals a SET state = 'executed', executed_at = v_now
-         WHERE workflow_id = p_workflow AND state = 'approved' AND kind = 'approval' AND delivered_at IS NOT NULL
-           AND (p.executed OR a.node = ANY (p.completed))
-           AND NOT EXISTS (SELECT FROM keyturn.effects e WHERE e.approval_id = a.approval_id AND e.state <> 'finished');
+    -- Decisions that what is committed contains; and approvals whose node or workflow is done with it.
+    IF p.delivered IS NOT NULL OR p.executed OR p.completed IS NOT NULL THEN
+        UPDATE keyturn.approvals a
+           SET delivered_at = coalesce(delivered_at, v_now),
+               state = CASE WHEN f.done THEN 'executed' ELSE a.state END,
+               executed_at = CASE WHEN f.done THEN v_now ELSE executed_at END
+          FROM (SELECT approval_id, state = 'approved' AND kind = 'approval'
+                       AND (p.executed OR coalesce(node = ANY (p.completed), false))
+                       AND NOT EXISTS (SELECT FROM keyturn.effects e
+                                        WHERE e.approval_id = d.approval_id AND e.state <> 'finished') AS done
+                  FROM keyturn.approvals d
+                 WHERE workflow_id = p_workflow AND (delivered_at IS NOT NULL OR approval_id = ANY (p.delivered))) AS f
+         WHERE a.approval_id = f.approval_id AND (f.done OR delivered_at IS NULL);
     END IF;
     IF p.approvals IS NOT NULL THEN
         INSERT INTO keyturn.approvals (
@@ -157,6 +168,7 @@ BEGIN
                last_seq = w.last_seq, last_hash = w.last_hash
          WHERE workflow_id = p_workflow;
     END IF;
+    RETURN true;
 END $$;
 
 -- A workflow ended: nothing of it can be decided any more. Returns the approvals' ids; the caller holds the row.
@@ -170,17 +182,25 @@ LANGUAGE sql AS $$
     RETURNING approval_id
 $$;
 
--- What one decision writes. The caller holds the workflow's row and its approvals. Without a status the workflow stays
--- as it is; where it goes on, the life of each approval that nothing was done with yet begins anew (requests of one pause
--- run together, so none is older than the last decision).
-CREATE FUNCTION keyturn.decide(p_workflow text, p_now timestamptz, p_parts json) RETURNS void LANGUAGE plpgsql AS $$
+-- What one decision writes, if the workflow's row is still the version it was judged on; whether it is. Without a status
+-- the workflow stays as it is; where it goes on, the life of each approval that nothing was done with yet begins anew
+-- (requests of one pause run together, so none is older than the last decision). It waits as `commit_segment` does.
+CREATE FUNCTION keyturn.decide(p_workflow text, p_version xid, p_now timestamptz, p_parts json, p_wait boolean)
+RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
-    w     record;
-    p     record;
-    v_now timestamptz := coalesce(p_now, now());
+    w record;
+    p record;
 BEGIN
-    SELECT namespace, last_seq, last_hash INTO STRICT w
-      FROM keyturn.workflows WHERE workflow_id = p_workflow FOR UPDATE;
+    IF p_wait THEN
+        SELECT namespace, last_seq, last_hash INTO w
+          FROM keyturn.workflows WHERE workflow_id = p_workflow AND xmin = p_version FOR UPDATE;
+    ELSE
+        SELECT namespace, last_seq, last_hash INTO w
+          FROM keyturn.workflows WHERE workflow_id = p_workflow AND xmin = p_version FOR UPDATE SKIP LOCKED;
+    END IF;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
     SELECT * INTO p FROM json_to_record(p_parts) AS p (
         approval text, vote boolean, revision integer, voter text, via text, verdict text, roles text[],
         justification text, state text, resolved_by text, decision json, cancel boolean, status text, reason text,
@@ -191,23 +211,23 @@ BEGIN
         UPDATE keyturn.votes SET superseded = true
          WHERE approval_id = p.approval AND revision = p.revision AND voter = p.voter AND NOT superseded;
         INSERT INTO keyturn.votes (namespace, approval_id, revision, voter, via, verdict, roles, justification, at)
-        VALUES (w.namespace, p.approval, p.revision, p.voter, p.via, p.verdict, p.roles, p.justification, v_now);
+        VALUES (w.namespace, p.approval, p.revision, p.voter, p.via, p.verdict, p.roles, p.justification, p_now);
     END IF;
     IF p.state IS NOT NULL THEN
         UPDATE keyturn.approvals
-           SET state = p.state, decision = p.decision, resolved_by = p.resolved_by, resolved_at = v_now,
-               lapses_at = CASE WHEN p.state = 'approved' THEN v_now + approval_ttl END
-         WHERE approval_id = p.approval AND state = 'pending';
+           SET state = p.state, decision = p.decision, resolved_by = p.resolved_by, resolved_at = p_now,
+               lapses_at = CASE WHEN p.state = 'approved' THEN p_now + approval_ttl END
+         WHERE approval_id = p.approval;
     END IF;
     IF p.cancel THEN
-        PERFORM keyturn.cancel_approvals(p_workflow, p.resolved_by, v_now);
+        PERFORM keyturn.cancel_approvals(p_workflow, p.resolved_by, p_now);
     END IF;
     IF p.status = 'ready' THEN
-        UPDATE keyturn.approvals SET lapses_at = v_now + approval_ttl
+        UPDATE keyturn.approvals SET lapses_at = p_now + approval_ttl
          WHERE workflow_id = p_workflow AND state = 'approved' AND delivered_at IS NULL AND approval_id <> p.approval;
     END IF;
 
-    w.last_hash := keyturn.chain_events(p_workflow, w.namespace, w.last_seq, w.last_hash, v_now, p.types, p.actors,
+    w.last_hash := keyturn.chain_events(p_workflow, w.namespace, w.last_seq, w.last_hash, p_now, p.types, p.actors,
                                         p.bodies);
     w.last_seq := w.last_seq + cardinality(p.types);
     IF p.status IS NULL THEN
@@ -216,8 +236,9 @@ BEGIN
         -- The epoch rises, so whoever held the row is fenced out.
         UPDATE keyturn.workflows
            SET status = p.status, reason = p.reason, error = NULL, epoch = epoch + 1, attempts = 0, owner = NULL,
-               lease_until = NULL, run_at = v_now, updated_at = v_now,
-               finished_at = CASE WHEN p.finished THEN v_now END, last_seq = w.last_seq, last_hash = w.last_hash
+               lease_until = NULL, run_at = p_now, updated_at = p_now,
+               finished_at = CASE WHEN p.finished THEN p_now END, last_seq = w.last_seq, last_hash = w.last_hash
          WHERE workflow_id = p_workflow;
     END IF;
+    RETURN true;
 END $$;

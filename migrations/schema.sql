@@ -23,14 +23,14 @@ CREATE TABLE keyturn.approvals (
     item integer NOT NULL DEFAULT 0,
     round integer NOT NULL DEFAULT 0,
     node text NOT NULL,
-    kind text NOT NULL,
-    dialect text NOT NULL,
+    kind keyturn.approval_kind NOT NULL,
+    dialect keyturn.approval_dialect NOT NULL,
     payload json NOT NULL,
     action json,
     question json,
     allowed text[] NOT NULL,
     description text NOT NULL DEFAULT ''::text,
-    on_reject text NOT NULL DEFAULT 'cancel'::text,
+    on_reject keyturn.rejection_outcome NOT NULL DEFAULT 'cancel'::text,
     digest text NOT NULL,
     volatile_fields text[] NOT NULL DEFAULT '{}'::text[],
     revision integer NOT NULL DEFAULT 1,
@@ -40,7 +40,7 @@ CREATE TABLE keyturn.approvals (
     last_editor text,
     risk_level text NOT NULL,
     reasons json NOT NULL,
-    route text NOT NULL,
+    route keyturn.approval_route NOT NULL,
     confidence double precision,
     urgent boolean NOT NULL DEFAULT false,
     policy text NOT NULL,
@@ -53,18 +53,13 @@ CREATE TABLE keyturn.approvals (
     expires_at timestamp with time zone NOT NULL,
     escalate_at timestamp with time zone,
     lapses_at timestamp with time zone,
-    state text NOT NULL,
+    state keyturn.approval_state NOT NULL,
     decision json,
     resolved_by text,
     resolved_at timestamp with time zone,
     delivered_at timestamp with time zone,
     executed_at timestamp with time zone,
-    CONSTRAINT approvals_dialect_check CHECK ((dialect = ANY (ARRAY['keyturn'::text, 'langchain'::text, 'langchain_call'::text, 'agent_inbox'::text, 'raw'::text]))),
-    CONSTRAINT approvals_kind_check CHECK ((kind = ANY (ARRAY['approval'::text, 'question'::text]))),
-    CONSTRAINT approvals_on_reject_check CHECK ((on_reject = ANY (ARRAY['cancel'::text, 'resume'::text]))),
     CONSTRAINT approvals_pkey PRIMARY KEY (approval_id),
-    CONSTRAINT approvals_route_check CHECK ((route = ANY (ARRAY['AUTO'::text, 'QUICK'::text, 'FULL'::text, 'DENIED'::text]))),
-    CONSTRAINT approvals_state_check CHECK ((state = ANY (ARRAY['pending'::text, 'approved'::text, 'executed'::text, 'lapsed'::text, 'stale'::text, 'rejected'::text, 'expired'::text, 'withdrawn'::text, 'answered'::text, 'cancelled'::text]))),
     CONSTRAINT approvals_workflow_id_interrupt_id_item_round_key UNIQUE (workflow_id, interrupt_id, item, round),
     CONSTRAINT approvals_workflow_id_fkey FOREIGN KEY (workflow_id) REFERENCES keyturn.workflows(workflow_id) ON DELETE CASCADE
 ) WITH (fillfactor=85);
@@ -76,7 +71,7 @@ CREATE TABLE keyturn.effects (
     node text NOT NULL,
     visit text NOT NULL,
     name text NOT NULL,
-    state text NOT NULL,
+    state keyturn.effect_state NOT NULL,
     result json,
     error text,
     approval_id text,
@@ -88,7 +83,6 @@ CREATE TABLE keyturn.effects (
     finished_at timestamp with time zone,
     CONSTRAINT effects_approval_id_key UNIQUE (approval_id),
     CONSTRAINT effects_pkey PRIMARY KEY (key),
-    CONSTRAINT effects_state_check CHECK ((state = ANY (ARRAY['started'::text, 'finished'::text, 'failed'::text]))),
     CONSTRAINT effects_approval_id_fkey FOREIGN KEY (approval_id) REFERENCES keyturn.approvals(approval_id),
     CONSTRAINT effects_workflow_id_fkey FOREIGN KEY (workflow_id) REFERENCES keyturn.workflows(workflow_id) ON DELETE CASCADE
 );
@@ -102,8 +96,7 @@ CREATE TABLE keyturn.events (
     actor text NOT NULL,
     body json NOT NULL,
     hash bytea NOT NULL,
-    CONSTRAINT events_pkey PRIMARY KEY (workflow_id, seq),
-    CONSTRAINT events_workflow_id_fkey FOREIGN KEY (workflow_id) REFERENCES keyturn.workflows(workflow_id) ON DELETE CASCADE
+    CONSTRAINT events_pkey PRIMARY KEY (workflow_id, seq)
 );
 
 CREATE TABLE keyturn.graphs (
@@ -168,14 +161,13 @@ CREATE TABLE keyturn.votes (
     voter text NOT NULL,
     acting_for text,
     via text,
-    verdict text NOT NULL,
+    verdict keyturn.vote_verdict NOT NULL,
     roles text[] NOT NULL,
     justification text NOT NULL DEFAULT ''::text,
     at timestamp with time zone NOT NULL,
     void_reason text,
     superseded boolean NOT NULL DEFAULT false,
-    CONSTRAINT votes_pkey PRIMARY KEY (vote_id),
-    CONSTRAINT votes_verdict_check CHECK ((verdict = ANY (ARRAY['approve'::text, 'reject'::text]))),
+    CONSTRAINT votes_pkey PRIMARY KEY (approval_id, vote_id),
     CONSTRAINT votes_approval_id_fkey FOREIGN KEY (approval_id) REFERENCES keyturn.approvals(approval_id) ON DELETE CASCADE
 );
 
@@ -197,8 +189,8 @@ CREATE TABLE keyturn.workflows (
     graph_version text NOT NULL,
     title text NOT NULL DEFAULT ''::text,
     case_id text,
-    mode text NOT NULL DEFAULT 'interactive'::text,
-    status text NOT NULL,
+    mode keyturn.workflow_mode NOT NULL DEFAULT 'interactive'::text,
+    status keyturn.workflow_status NOT NULL,
     reason text,
     error json,
     input json NOT NULL,
@@ -221,18 +213,14 @@ CREATE TABLE keyturn.workflows (
     attempts integer NOT NULL DEFAULT 0,
     last_seq bigint NOT NULL DEFAULT 0,
     last_hash bytea NOT NULL DEFAULT '\x'::bytea,
-    CONSTRAINT workflows_mode_check CHECK ((mode = ANY (ARRAY['interactive'::text, 'autonomous'::text]))),
-    CONSTRAINT workflows_pkey PRIMARY KEY (workflow_id),
-    CONSTRAINT workflows_status_check CHECK ((status = ANY (ARRAY['ready'::text, 'running'::text, 'waiting'::text, 'completed'::text, 'failed'::text, 'rejected'::text, 'expired'::text, 'cancelled'::text, 'timed_out'::text])))
+    CONSTRAINT workflows_pkey PRIMARY KEY (workflow_id)
 ) WITH (fillfactor=85);
 
 CREATE INDEX api_keys_by_person ON keyturn.api_keys USING btree (namespace, person);
 
-CREATE INDEX approvals_escalation ON keyturn.approvals USING btree (escalate_at) WHERE (state = 'pending'::text);
+CREATE INDEX approvals_expiry ON keyturn.approvals USING btree (expires_at) WHERE ((state)::text = 'pending'::text);
 
-CREATE INDEX approvals_expiry ON keyturn.approvals USING btree (expires_at) WHERE (state = 'pending'::text);
-
-CREATE INDEX approvals_pending ON keyturn.approvals USING btree (namespace, urgent DESC, due_at, approval_id) WHERE (state = 'pending'::text);
+CREATE INDEX approvals_pending ON keyturn.approvals USING btree (namespace, urgent DESC, due_at, approval_id) WHERE ((state)::text = 'pending'::text);
 
 CREATE INDEX effects_by_workflow ON keyturn.effects USING btree (workflow_id);
 
@@ -246,13 +234,13 @@ CREATE UNIQUE INDEX votes_one_each ON keyturn.votes USING btree (approval_id, re
 
 CREATE INDEX workflows_by_case ON keyturn.workflows USING btree (namespace, case_id, created_at DESC) WHERE (case_id IS NOT NULL);
 
-CREATE INDEX workflows_deadline ON keyturn.workflows USING btree (deadline_at) WHERE ((deadline_at IS NOT NULL) AND (status = ANY (ARRAY['ready'::text, 'running'::text, 'waiting'::text])));
+CREATE INDEX workflows_deadline ON keyturn.workflows USING btree (deadline_at) WHERE ((deadline_at IS NOT NULL) AND ((status)::text = ANY (ARRAY['ready'::text, 'running'::text, 'waiting'::text])));
 
-CREATE INDEX workflows_leased ON keyturn.workflows USING btree (lease_until) WHERE (status = 'running'::text);
+CREATE INDEX workflows_leased ON keyturn.workflows USING btree (lease_until) WHERE ((status)::text = 'running'::text);
 
 CREATE INDEX workflows_page ON keyturn.workflows USING btree (namespace, created_at DESC, workflow_id DESC);
 
-CREATE INDEX workflows_ready ON keyturn.workflows USING btree (priority DESC, run_at) WHERE (status = 'ready'::text);
+CREATE INDEX workflows_ready ON keyturn.workflows USING btree (priority DESC, run_at) WHERE ((status)::text = 'ready'::text);
 
 CREATE OR REPLACE FUNCTION keyturn.append_events(p_workflow text, p_at timestamp with time zone, p_types text[], p_actors text[], p_bodies text[])
  RETURNS bigint
@@ -300,8 +288,8 @@ BEGIN
     RETURN v_hash;
 END $function$;
 
-CREATE OR REPLACE FUNCTION keyturn.commit_segment(p_workflow text, p_epoch bigint, p_now timestamp with time zone, p_parts json, p_bytes bytea[])
- RETURNS void
+CREATE OR REPLACE FUNCTION keyturn.commit_segment(p_workflow text, p_epoch bigint, p_now timestamp with time zone, p_parts json, p_bytes bytea[], p_wait boolean)
+ RETURNS boolean
  LANGUAGE plpgsql
 AS $function$
 DECLARE
@@ -309,10 +297,15 @@ DECLARE
     p     record;
     v_now timestamptz := coalesce(p_now, now());
 BEGIN
-    SELECT namespace, last_seq, last_hash INTO w FROM keyturn.workflows
-     WHERE workflow_id = p_workflow AND epoch = p_epoch AND status = 'running' FOR UPDATE;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'workflow % is not held at epoch %', p_workflow, p_epoch USING ERRCODE = 'KT001';
+    IF p_wait THEN
+        SELECT namespace, epoch, status, last_seq, last_hash INTO w
+          FROM keyturn.workflows WHERE workflow_id = p_workflow FOR UPDATE;
+    ELSE
+        SELECT namespace, epoch, status, last_seq, last_hash INTO w
+          FROM keyturn.workflows WHERE workflow_id = p_workflow FOR UPDATE SKIP LOCKED;
+    END IF;
+    IF NOT FOUND OR w.epoch <> p_epoch OR w.status <> 'running' THEN
+        RETURN false;
     END IF;
     SELECT * INTO p FROM json_to_record(p_parts) AS p (
         checkpoints json, blobs json, writes json, delivered text[], executed boolean, completed text[],
@@ -321,17 +314,19 @@ BEGIN
 
     PERFORM keyturn.write_checkpoints(p_workflow, p.checkpoints, p.blobs, p.writes, p_bytes);
 
-    -- Decisions that what is committed contains; and of those already delivered, the ones whose node or workflow is done.
-    -- (`IN (SELECT …)`, as `= ANY` over an array is planned anew each time.)
-    IF p.delivered IS NOT NULL THEN
-        UPDATE keyturn.approvals SET delivered_at = v_now
-         WHERE approval_id IN (SELECT unnest(p.delivered)) AND delivered_at IS NULL;
-    END IF;
-    IF p.executed OR p.completed IS NOT NULL THEN
-        UPDATE keyturn.approvals a SET state = 'executed', executed_at = v_now
-         WHERE workflow_id = p_workflow AND state = 'approved' AND kind = 'approval' AND delivered_at IS NOT NULL
-           AND (p.executed OR a.node = ANY (p.completed))
-           AND NOT EXISTS (SELECT FROM keyturn.effects e WHERE e.approval_id = a.approval_id AND e.state <> 'finished');
+    -- Decisions that what is committed contains; and approvals whose node or workflow is done with it.
+    IF p.delivered IS NOT NULL OR p.executed OR p.completed IS NOT NULL THEN
+        UPDATE keyturn.approvals a
+           SET delivered_at = coalesce(delivered_at, v_now),
+               state = CASE WHEN f.done THEN 'executed' ELSE a.state END,
+               executed_at = CASE WHEN f.done THEN v_now ELSE executed_at END
+          FROM (SELECT approval_id, state = 'approved' AND kind = 'approval'
+                       AND (p.executed OR coalesce(node = ANY (p.completed), false))
+                       AND NOT EXISTS (SELECT FROM keyturn.effects e
+                                        WHERE e.approval_id = d.approval_id AND e.state <> 'finished') AS done
+                  FROM keyturn.approvals d
+                 WHERE workflow_id = p_workflow AND (delivered_at IS NOT NULL OR approval_id = ANY (p.delivered))) AS f
+         WHERE a.approval_id = f.approval_id AND (f.done OR delivered_at IS NULL);
     END IF;
     IF p.approvals IS NOT NULL THEN
         INSERT INTO keyturn.approvals (
@@ -373,19 +368,27 @@ BEGIN
                last_seq = w.last_seq, last_hash = w.last_hash
          WHERE workflow_id = p_workflow;
     END IF;
+    RETURN true;
 END $function$;
 
-CREATE OR REPLACE FUNCTION keyturn.decide(p_workflow text, p_now timestamp with time zone, p_parts json)
- RETURNS void
+CREATE OR REPLACE FUNCTION keyturn.decide(p_workflow text, p_version xid, p_now timestamp with time zone, p_parts json, p_wait boolean)
+ RETURNS boolean
  LANGUAGE plpgsql
 AS $function$
 DECLARE
-    w     record;
-    p     record;
-    v_now timestamptz := coalesce(p_now, now());
+    w record;
+    p record;
 BEGIN
-    SELECT namespace, last_seq, last_hash INTO STRICT w
-      FROM keyturn.workflows WHERE workflow_id = p_workflow FOR UPDATE;
+    IF p_wait THEN
+        SELECT namespace, last_seq, last_hash INTO w
+          FROM keyturn.workflows WHERE workflow_id = p_workflow AND xmin = p_version FOR UPDATE;
+    ELSE
+        SELECT namespace, last_seq, last_hash INTO w
+          FROM keyturn.workflows WHERE workflow_id = p_workflow AND xmin = p_version FOR UPDATE SKIP LOCKED;
+    END IF;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
     SELECT * INTO p FROM json_to_record(p_parts) AS p (
         approval text, vote boolean, revision integer, voter text, via text, verdict text, roles text[],
         justification text, state text, resolved_by text, decision json, cancel boolean, status text, reason text,
@@ -396,23 +399,23 @@ BEGIN
         UPDATE keyturn.votes SET superseded = true
          WHERE approval_id = p.approval AND revision = p.revision AND voter = p.voter AND NOT superseded;
         INSERT INTO keyturn.votes (namespace, approval_id, revision, voter, via, verdict, roles, justification, at)
-        VALUES (w.namespace, p.approval, p.revision, p.voter, p.via, p.verdict, p.roles, p.justification, v_now);
+        VALUES (w.namespace, p.approval, p.revision, p.voter, p.via, p.verdict, p.roles, p.justification, p_now);
     END IF;
     IF p.state IS NOT NULL THEN
         UPDATE keyturn.approvals
-           SET state = p.state, decision = p.decision, resolved_by = p.resolved_by, resolved_at = v_now,
-               lapses_at = CASE WHEN p.state = 'approved' THEN v_now + approval_ttl END
-         WHERE approval_id = p.approval AND state = 'pending';
+           SET state = p.state, decision = p.decision, resolved_by = p.resolved_by, resolved_at = p_now,
+               lapses_at = CASE WHEN p.state = 'approved' THEN p_now + approval_ttl END
+         WHERE approval_id = p.approval;
     END IF;
     IF p.cancel THEN
-        PERFORM keyturn.cancel_approvals(p_workflow, p.resolved_by, v_now);
+        PERFORM keyturn.cancel_approvals(p_workflow, p.resolved_by, p_now);
     END IF;
     IF p.status = 'ready' THEN
-        UPDATE keyturn.approvals SET lapses_at = v_now + approval_ttl
+        UPDATE keyturn.approvals SET lapses_at = p_now + approval_ttl
          WHERE workflow_id = p_workflow AND state = 'approved' AND delivered_at IS NULL AND approval_id <> p.approval;
     END IF;
 
-    w.last_hash := keyturn.chain_events(p_workflow, w.namespace, w.last_seq, w.last_hash, v_now, p.types, p.actors,
+    w.last_hash := keyturn.chain_events(p_workflow, w.namespace, w.last_seq, w.last_hash, p_now, p.types, p.actors,
                                         p.bodies);
     w.last_seq := w.last_seq + cardinality(p.types);
     IF p.status IS NULL THEN
@@ -421,10 +424,11 @@ BEGIN
         -- The epoch rises, so whoever held the row is fenced out.
         UPDATE keyturn.workflows
            SET status = p.status, reason = p.reason, error = NULL, epoch = epoch + 1, attempts = 0, owner = NULL,
-               lease_until = NULL, run_at = v_now, updated_at = v_now,
-               finished_at = CASE WHEN p.finished THEN v_now END, last_seq = w.last_seq, last_hash = w.last_hash
+               lease_until = NULL, run_at = p_now, updated_at = p_now,
+               finished_at = CASE WHEN p.finished THEN p_now END, last_seq = w.last_seq, last_hash = w.last_hash
          WHERE workflow_id = p_workflow;
     END IF;
+    RETURN true;
 END $function$;
 
 CREATE OR REPLACE FUNCTION keyturn.event_hash(p_previous bytea, p_seq bigint, p_at timestamp with time zone, p_type text, p_actor text, p_body text)
@@ -442,10 +446,11 @@ CREATE OR REPLACE FUNCTION keyturn.hold_lease(p_workflow text, p_epoch bigint)
  RETURNS void
  LANGUAGE plpgsql
 AS $function$
+DECLARE
+    w record;
 BEGIN
-    PERFORM 1 FROM keyturn.workflows
-     WHERE workflow_id = p_workflow AND epoch = p_epoch AND status = 'running' FOR UPDATE;
-    IF NOT FOUND THEN
+    SELECT epoch, status INTO w FROM keyturn.workflows WHERE workflow_id = p_workflow FOR UPDATE;
+    IF NOT FOUND OR w.epoch <> p_epoch OR w.status <> 'running' THEN
         RAISE EXCEPTION 'workflow % is not held at epoch %', p_workflow, p_epoch USING ERRCODE = 'KT001';
     END IF;
 END $function$;
@@ -480,3 +485,21 @@ BEGIN
         DO UPDATE SET checkpoint = EXCLUDED.checkpoint, metadata = EXCLUDED.metadata;
     END IF;
 END $function$;
+
+CREATE DOMAIN keyturn.approval_dialect AS text CHECK ((VALUE = ANY (ARRAY['keyturn'::text, 'langchain'::text, 'langchain_call'::text, 'agent_inbox'::text, 'raw'::text])));
+
+CREATE DOMAIN keyturn.approval_kind AS text CHECK ((VALUE = ANY (ARRAY['approval'::text, 'question'::text])));
+
+CREATE DOMAIN keyturn.approval_route AS text CHECK ((VALUE = ANY (ARRAY['AUTO'::text, 'QUICK'::text, 'FULL'::text, 'DENIED'::text])));
+
+CREATE DOMAIN keyturn.approval_state AS text CHECK ((VALUE = ANY (ARRAY['pending'::text, 'approved'::text, 'executed'::text, 'lapsed'::text, 'stale'::text, 'rejected'::text, 'expired'::text, 'withdrawn'::text, 'answered'::text, 'cancelled'::text])));
+
+CREATE DOMAIN keyturn.effect_state AS text CHECK ((VALUE = ANY (ARRAY['started'::text, 'finished'::text, 'failed'::text])));
+
+CREATE DOMAIN keyturn.rejection_outcome AS text CHECK ((VALUE = ANY (ARRAY['cancel'::text, 'resume'::text])));
+
+CREATE DOMAIN keyturn.vote_verdict AS text CHECK ((VALUE = ANY (ARRAY['approve'::text, 'reject'::text])));
+
+CREATE DOMAIN keyturn.workflow_mode AS text CHECK ((VALUE = ANY (ARRAY['interactive'::text, 'autonomous'::text])));
+
+CREATE DOMAIN keyturn.workflow_status AS text CHECK ((VALUE = ANY (ARRAY['ready'::text, 'running'::text, 'waiting'::text, 'completed'::text, 'failed'::text, 'rejected'::text, 'expired'::text, 'cancelled'::text, 'timed_out'::text])));

@@ -34,8 +34,6 @@ log = logging.getLogger("keyturn.worker")
 
 _POLL = 1.0
 _AGAIN = (0.01, 0.03)
-# With so many segments under way, what becomes due within these seconds is claimed together.
-_BUSY, _GATHER = 4, 0.005
 _ANNOUNCE = 0.25
 _PRESENCE = 10.0
 _OUTAGE_PAUSE = 0.5
@@ -156,8 +154,6 @@ class Worker:
 
     async def _claim(self, claimer: Claimer) -> None:
         pause = _POLL
-        if len(self._running) >= _BUSY:
-            await asyncio.sleep(_GATHER)
         # No await from here to the lock: whoever drains must not meet a claim that is still to come.
         if not self._draining:
             suspects = sum(1 for one in self._running.values() if one.segment.lease.doubtful)

@@ -118,9 +118,9 @@ SELECT keyturn.write_checkpoints(%(thread)s, p.checkpoints, p.blobs, p.writes, %
 
 async def write_checkpoints(conn: Connection, thread_id: str, batch: Batch) -> None:
     """Write a batch of a thread that no workflow holds."""
-    rows = checkpoints.columns(batch)
-    contents = rows.pop("bytes")
-    await conn.execute(_WRITE, {"thread": thread_id, "parts": as_parts(rows), "bytes": contents})
+    contents: list[bytes | None] = []
+    parts = as_parts(checkpoints.columns(batch, contents))
+    await conn.execute(_WRITE, {"thread": thread_id, "parts": parts, "bytes": contents})
 
 
 @contextlib.asynccontextmanager

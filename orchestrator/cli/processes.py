@@ -91,7 +91,7 @@ def _settings(**given: object) -> Settings:
 
 
 async def _serve(settings: Settings, *, as_json: bool) -> None:
-    from orchestrator.cli.running import stop_on_signals
+    from orchestrator.cli.running import keep_loaded, stop_on_signals
     from orchestrator.web.app import create_app
     from orchestrator.web.server import address, bind, serve
 
@@ -99,11 +99,12 @@ async def _serve(settings: Settings, *, as_json: bool) -> None:
     with contextlib.closing(bind(settings.host, settings.port)) as listener:
         url = address(listener)
         say(f"Keyturn's API is on {url}", as_json=as_json, url=url)
+        keep_loaded()
         await serve(application, listener, stop_on_signals())
 
 
 async def _work(settings: Settings, *, as_json: bool) -> None:
-    from orchestrator.cli.running import stop_on_signals, worker_context
+    from orchestrator.cli.running import keep_loaded, stop_on_signals, worker_context
     from orchestrator.engine.catalog import load_catalog
     from orchestrator.worker import Worker
 
@@ -115,6 +116,7 @@ async def _work(settings: Settings, *, as_json: bool) -> None:
         graphs = sorted(catalog.entries)
         told = f"Keyturn's worker {running.worker_id} runs {', '.join(graphs)}"
         say(told, as_json=as_json, worker_id=running.worker_id, graphs=graphs)
+        keep_loaded()
         await running.run(stop_on_signals())
 
 

@@ -14,7 +14,7 @@ from typing import Final, cast
 
 from orchestrator.cli.credentials import FILE_NAME, Credentials, read_credentials, write_credentials
 from orchestrator.cli.processes import say
-from orchestrator.cli.running import run_async, stop_on_signals, worker_context
+from orchestrator.cli.running import keep_loaded, run_async, stop_on_signals, worker_context
 from orchestrator.core.errors import KeyturnError, NotFound, Unauthenticated
 from orchestrator.embedded import EmbeddedPostgres
 from orchestrator.engine.catalog import Catalog, load_catalog
@@ -76,6 +76,7 @@ class _Up:
         application = create_app(self.settings)
         worker = Worker(context, catalog, self.settings)
         api = cast("Parts", application.state.parts).context.db
+        keep_loaded()
         try:
             with worker.hearing(api):
                 async with asyncio.TaskGroup() as group:

@@ -19,7 +19,7 @@ from langgraph.checkpoint.serde.types import (
 from langgraph.types import Interrupt
 
 from orchestrator.core.errors import GraphFault, NotStorable
-from orchestrator.store.checkpoints import Batch, BlobRow, CheckpointRow, WriteRow
+from orchestrator.store.checkpoints import Batch, BlobRow, CheckpointRow, Newest, WriteRow
 
 Row = dict[str, object]
 
@@ -58,26 +58,16 @@ class Line:
     rebuilt: bool = False
 
     @classmethod
-    def loaded(cls, thread_id: str, ns: str, row: Row) -> Line:
-        """A line as stored: `row` is one row of the stock saver's SELECT."""
-        head = CheckpointRow(
-            ns,
-            str(row["checkpoint_id"]),
-            cast("str | None", row["parent_checkpoint_id"]),
-            _json(row["checkpoint"]),
-            _json(row["metadata"]),
+    def loaded(cls, thread_id: str, stored: Newest) -> Line:
+        """A line as stored."""
+        return cls(
+            thread_id,
+            stored.head.ns,
+            stored.head,
+            {blob.channel: blob for blob in stored.blobs},
+            {(write.task_id, write.idx): write for write in stored.writes},
+            persisted_id=stored.head.checkpoint_id,
         )
-        line = cls(thread_id, ns, head, persisted_id=head.checkpoint_id)
-        versions = cast("Mapping[str, str]", cast("Mapping[str, object]", row["checkpoint"])["channel_versions"])
-        for channel, kind, blob in cast("Sequence[tuple[bytes, bytes, bytes]]", row["channel_values"] or ()):
-            name = channel.decode()
-            line.blobs[name] = BlobRow(ns, name, versions[name], kind.decode(), blob)
-        for task, channel, kind, blob, path, idx in cast("Sequence[tuple[bytes, ...]]", row["pending_writes"] or ()):
-            write = WriteRow(
-                ns, head.checkpoint_id, task.decode(), path.decode(), int(idx), channel.decode(), kind.decode(), blob
-            )
-            line.writes[write.task_id, write.idx] = write
-        return line
 
     def put(
         self,

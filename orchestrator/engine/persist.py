@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TypeVar, cast
 
 from orchestrator.core.errors import LeaseLost, Unavailable
@@ -30,6 +30,16 @@ async def until_stored(attempt: Callable[[], Awaitable[T]], patience: float = PA
                 raise
         await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 jitter, not a secret
         pause = min(pause * 2, _LONGEST)
+
+
+async def whole(work: Coroutine[object, object, T]) -> T:
+    """The result of `work`, which ends by itself also when its caller is cancelled; the cancellation comes after it."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
 
 
 def fault_within(error: BaseException) -> LeaseLost | Unavailable | None:

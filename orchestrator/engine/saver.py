@@ -27,9 +27,10 @@ from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.types import Interrupt
 
 from orchestrator.engine.buffer import Line, Row
-from orchestrator.engine.persist import until_stored
+from orchestrator.engine.persist import until_stored, whole
 from orchestrator.engine.standing import START, TASKS, Progress, Standing, StepEvent, Stops, next_nodes
-from orchestrator.store.checkpoints import Batch, CheckpointRow
+from orchestrator.store import checkpoints
+from orchestrator.store.checkpoints import Batch, CheckpointRow, Newest
 from orchestrator.store.db import Database, translated
 
 _INTERRUPT, _ERROR, _RESUME = "__interrupt__", "__error__", "__resume__"
@@ -38,7 +39,6 @@ _CONTROL = frozenset((_INTERRUPT, _ERROR, _RESUME, "__error_source_node__"))
 _DELTA = "counters_since_delta_snapshot"
 # How a task's path is written: a node of the graph, and a task called from inside of one (the functional interface).
 _PULL, _CALL = "~__pregel_pull, ", "~__pregel_push, ~"
-_NEWEST = "WHERE thread_id = %s AND checkpoint_ns = %s ORDER BY checkpoint_id DESC LIMIT 1"
 
 # Must write the batch of the named thread and the progress in one guarded transaction.
 Commit = Callable[[str, Batch, Progress], Awaitable[None]]
@@ -108,17 +108,13 @@ class BarrierSaver(AsyncPostgresSaver):
         thread_id, ns = str(configurable["thread_id"]), str(configurable.get("checkpoint_ns") or "")
         line = self._lines.get((thread_id, ns))
         if line is None:
-            row = None if self._fresh else await self._select_newest(thread_id, ns)
-            found = Line(thread_id, ns) if row is None else Line.loaded(thread_id, ns, row)
+            stored = None if self._fresh else await self._select_newest(thread_id, ns)
+            found = Line(thread_id, ns) if stored is None else Line.loaded(thread_id, stored)
             line = self._lines.setdefault((thread_id, ns), found)
         return line
 
-    async def _select_newest(self, thread_id: str, ns: str) -> Row | None:
-        async def read() -> Row | None:
-            async with self._db.connection() as conn:
-                return await (await conn.execute(self.SELECT_SQL + _NEWEST, (thread_id, ns), binary=True)).fetchone()
-
-        return await until_stored(read)
+    async def _select_newest(self, thread_id: str, ns: str) -> Newest | None:
+        return await until_stored(lambda: self._db.together(checkpoints.newest, (thread_id, ns)))
 
     async def _load_checkpoint_tuple(self, value: Row) -> CheckpointTuple:
         # The stock saver hops to a thread for the pending writes of every read; ours are small and at hand.
@@ -230,10 +226,14 @@ class BarrierSaver(AsyncPostgresSaver):
             self.progress.note("step-finished", node or "(parallel task)", self.loop.time())
 
     async def barrier(self) -> None:
-        """Commit what is buffered, if anything is."""
+        """Commit what is buffered, if anything is. Once begun, it is known what came of it, also to whoever cancels."""
+        if not self.trial and any(self._pending().values()):
+            await whole(self._commit_pending())
+
+    async def _commit_pending(self) -> None:
         async with self._writing:
             batches, progress = self._pending(), self.progress
-            if self.trial or not any(batches.values()):
+            if not any(batches.values()):
                 return
             self.progress, self._effect_since_barrier = Progress(next_nodes=progress.next_nodes), False
             try:

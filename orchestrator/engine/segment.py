@@ -35,10 +35,12 @@ from orchestrator.store import approvals, checkpoints, events, segments, workflo
 from orchestrator.store.checkpoints import Batch
 from orchestrator.store.db import Clock, Database, Params
 from orchestrator.store.events import Event
-from orchestrator.store.segments import Parts, Release
+from orchestrator.store.segments import Commit, Parts, Release
 
 _MAX_DETAIL = 2000
 _ANNOUNCE_AFTER = 0.25
+# Others' commits need not wait for one of more bytes.
+_LARGE = 128 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,8 +379,11 @@ class Segment:
         )  # fmt: skip
 
     async def _commit(self, parts: Parts) -> None:
-        async with self._db.connection() as conn:
-            await segments.commit(conn, self.lease.workflow_id, self.lease.epoch, parts, self._clock())
+        lease = self.lease
+        one = Commit(lease.workflow_id, lease.epoch, parts, self._clock())
+        if not await self._db.together(segments.commit, one, alone=parts.batch.size > _LARGE):
+            detail = f"workflow {lease.workflow_id} is not held at epoch {lease.epoch}"
+            raise LeaseLost(detail)
 
     async def _stored(self, parts: Parts) -> None:
         """Commit a barrier; when a reply was lost, look whether it was stored before it is sent again."""

@@ -1,17 +1,18 @@
-"""Decisions: each is one transaction that locks, judges with the pure core, and writes what follows (rule 1).
+"""Decisions: each reads, judges with the pure core, and writes what follows in one transaction (rule 1).
 
 The API answers when that has committed; a worker delivers the decision to the graph. Refusals are audited too.
 """
 
 from __future__ import annotations
 
-from orchestrator.core.errors import InvalidInput
+from orchestrator.core.errors import InvalidInput, Unavailable
 from orchestrator.core.model import Level, Route, Status, Verdict
 from orchestrator.service import idempotency, views
 from orchestrator.service.context import Caller, Context
-from orchestrator.service.deciding import Choice, lock, unknown_approval
+from orchestrator.service.deciding import Choice, judge, unknown_approval
+from orchestrator.service.idempotency import Keyed
 from orchestrator.service.refusals import audited
-from orchestrator.store import approvals, people, workflows
+from orchestrator.store import approvals, decisions, people, workflows
 from orchestrator.store.db import Connection
 from orchestrator.store.events import EVENTS_CHANNEL, READY_CHANNEL
 from orchestrator.wire import (
@@ -138,15 +139,35 @@ async def _decide(
     async with audited(ctx, caller, workflow_id, **asked):
         caller.need("decide")
         keyed = idempotency.keyed(ctx, caller, idempotency_key, route, body)
-        async with ctx.db.pipeline() as conn:
-            deciding = await lock(ctx, conn, caller, workflow_id, choice.named)
-            if keyed is not None and (earlier := await keyed.earlier(conn)) is not None:
-                return deciding.told(deciding.row(earlier), "replayed")
-            target = deciding.target(choice, named_otherwise=keyed is not None)
-            if keyed is not None:
-                await keyed.keep(conn, target["approval_id"])
-            decided = await deciding.decide(target, choice)
+        decided = await _decide_unheld(ctx, caller, workflow_id, choice) if keyed is None else None
+        if decided is None:
+            decided = await _decide_held(ctx, caller, workflow_id, choice, keyed)
     ctx.db.ring(EVENTS_CHANNEL, workflow_id, patient=True)
     if decided.status == Status.READY:
         ctx.db.ring(READY_CHANNEL, caller.namespace)
     return decided
+
+
+async def _decide_unheld(ctx: Context, caller: Caller, workflow_id: str, choice: Choice) -> Decided | None:
+    """One decision without a lock between reading and writing, as most need none; None, with nothing written, when the
+    workflow has changed meanwhile.
+    """
+    deciding = await judge(ctx, None, caller, workflow_id, choice)
+    written, told = deciding.decide(deciding.target(choice, named_otherwise=False), choice)
+    return told if await ctx.db.together(decisions.write, (deciding.asked, written)) else None
+
+
+async def _decide_held(ctx: Context, caller: Caller, workflow_id: str, choice: Choice, keyed: Keyed | None) -> Decided:
+    """One decision with everybody else kept out, and with the key that it came under."""
+    async with ctx.db.pipeline() as conn:
+        deciding = await judge(ctx, conn, caller, workflow_id, choice)
+        if keyed is not None and (earlier := await keyed.earlier(conn)) is not None:
+            return deciding.told(deciding.row(earlier), "replayed")
+        target = deciding.target(choice, named_otherwise=keyed is not None)
+        if keyed is not None:
+            await keyed.keep(conn, target["approval_id"])
+        written, told = deciding.decide(target, choice)
+        if await decisions.write(conn, [(deciding.asked, written)], wait=True) != [True]:
+            detail = "the workflow changed though it was held; nothing was stored, try again"
+            raise Unavailable(detail)
+        return told

@@ -1,6 +1,6 @@
-"""One decision under its locks: which approval is meant, what the pure core says, and what is written (rule 1).
+"""One decision: which approval is meant, what the pure core says, and what is written (rule 1).
 
-The lock order is workflow, approvals by id, votes. Whoever uses this holds the transaction.
+What is read is of one moment, and it is written only if the workflow has not changed since.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from orchestrator.core.votes import (
 from orchestrator.service import views
 from orchestrator.service.context import Caller, Context
 from orchestrator.service.workflows import unknown
-from orchestrator.store import decisions, people
+from orchestrator.store import decisions
 from orchestrator.store.db import Connection, Params
-from orchestrator.store.decisions import Locked, Written
+from orchestrator.store.decisions import Asked, Question, Written
 from orchestrator.store.events import Event
 from orchestrator.wire import Decided
 
@@ -68,40 +68,43 @@ def unknown_approval(approval_id: str) -> NotFound:
     return NotFound(f"there is no approval {approval_id!r}", approval_id=approval_id)
 
 
-async def lock(ctx: Context, conn: Connection, caller: Caller, workflow_id: str, named: str | None) -> Deciding:
-    """Lock a workflow and its approvals for one decision of the caller, in the name of `named` if given.
+async def judge(ctx: Context, conn: Connection | None, caller: Caller, workflow_id: str, choice: Choice) -> Deciding:
+    """What one decision of the caller is judged on. On `conn`, everybody else is kept out until its transaction ends.
 
     NotFound when the workflow is not in the caller's namespace.
     """
-    people = [caller.person, named.strip()] if named else [caller.person]
-    locked = await decisions.lock(conn, caller.namespace, workflow_id, people, ctx.clock())
-    if locked is None:
+    people = [caller.person, choice.named.strip()] if choice.named else [caller.person]
+    question = Question(caller.namespace, workflow_id, people, ctx.clock())
+    if conn is None:
+        asked = await ctx.db.together(decisions.read, question)
+    else:
+        await decisions.lock(conn, caller.namespace, workflow_id)
+        (asked,) = await decisions.read(conn, [question])
+    if asked is None:
         raise unknown(workflow_id)
-    return Deciding(ctx, conn, caller, locked)
+    return Deciding(caller, asked)
 
 
 @dataclass(slots=True)
 class Deciding:
-    """One decision under the locks: the workflow and all its approvals."""
+    """One decision: the workflow and all its approvals."""
 
-    ctx: Context
-    conn: Connection
     caller: Caller
-    locked: Locked
+    asked: Asked
 
     @property
     def workflow(self) -> Params:
         """The workflow's row."""
-        return self.locked.workflow
+        return self.asked.workflow
 
     @property
     def rows(self) -> list[Params]:
         """All its approvals."""
-        return self.locked.approvals
+        return self.asked.approvals
 
     @property
     def now(self) -> datetime:
-        """The instant of this transaction."""
+        """The instant the decision is made in."""
         return cast("datetime", self.workflow["now"])
 
     def row(self, approval_id: str) -> Params:
@@ -134,23 +137,22 @@ class Deciding:
             raise NothingPending(detail, status=self.workflow["status"])
         return max(ended, key=lambda row: row["resolved_at"])
 
-    async def decide(self, row: Params, choice: Choice) -> Decided:
-        """Judge and write one decision."""
+    def decide(self, row: Params, choice: Choice) -> tuple[Written, Decided]:
+        """What one decision writes, and what its caller is told then."""
         who = identity(self.caller.person, choice.named, "act_as" in self.caller.permissions)
         if who.via is not None:
-            await self._check_named(row, who)
+            self._check_bridge(row, who)
         written = Written(row["approval_id"])
         if choice.verdict is None:
             code = self._answer(row, choice, who, written)
         else:
             _check_allowed(row, choice.verdict)
             code = self._vote(row, choice, choice.verdict, who, written)
-        await decisions.write(self.conn, row["workflow_id"], written, self.ctx.clock())
-        return self.told(row, code)
+        return written, self.told(row, code)
 
-    async def _check_named(self, row: Params, who: Identity) -> None:
+    def _check_bridge(self, row: Params, who: Identity) -> None:
         """A bridge speaks for people there are, and for nobody on what it asked for itself (rules 6 and 23)."""
-        if await people.find_person(self.conn, self.caller.namespace, who.person) is None:
+        if who.person not in self.asked.roles:
             detail = f"there is no person {who.person!r} in this namespace to decide for"
             raise NotEligible(detail, voter=who.person)
         if row["kind"] == Kind.APPROVAL and self.caller.person in _view(row).requester.selves:
@@ -192,7 +194,7 @@ class Deciding:
         return "resolved"
 
     def _roles(self, person: str) -> frozenset[str]:
-        return self.locked.roles.get(person, frozenset())
+        return self.asked.roles.get(person, frozenset())
 
     def _as_vote(self, one: Params) -> Vote:
         """An earlier vote with the roles its voter holds now: a role that was taken away voids it (rule 5)."""

@@ -21,6 +21,7 @@ from orchestrator.service.refusals import audited
 from orchestrator.store import approvals, events, fleet, workflows
 from orchestrator.store.db import Connection, Params
 from orchestrator.store.events import CANCEL_CHANNEL, EVENTS_CHANNEL, READY_CHANNEL, Event
+from orchestrator.store.workflows import NewWorkflow
 from orchestrator.wire import (
     ApprovalRecord,
     Changed,
@@ -52,33 +53,31 @@ async def submit(ctx: Context, caller: Caller, request: SubmitRequest, idempoten
         raise await _no_graph(ctx, request.graph)
     _check_input(offer, request)
     keyed = idempotency.keyed(ctx, caller, idempotency_key, "submit", request)
-    # Without a key it is one statement, which needs no transaction around it.
-    async with ctx.db.connection() if keyed is None else ctx.db.pipeline() as conn:
-        if keyed is not None and (earlier := await keyed.keep(conn, workflow_id)) is not None:
-            row = await workflows.get(conn, caller.namespace, earlier)
-            return Submitted(workflow_id=earlier, status=row["status"] if row else "deleted", replayed=True)
-        await _insert(ctx, conn, caller, request, offer, workflow_id)
+    new = _new(ctx, caller, request, offer, workflow_id)
+    if keyed is None:
+        await ctx.db.together(workflows.insert, new)
+    else:
+        async with ctx.db.pipeline() as conn:
+            if (earlier := await keyed.keep(conn, workflow_id)) is not None:
+                row = await workflows.get(conn, caller.namespace, earlier)
+                return Submitted(workflow_id=earlier, status=row["status"] if row else "deleted", replayed=True)
+            await workflows.insert(conn, [new])
     ctx.db.ring(READY_CHANNEL, caller.namespace)
     ctx.db.ring(EVENTS_CHANNEL, workflow_id, patient=True)
     return Submitted(workflow_id=workflow_id, status=Status.READY.value)
 
 
-async def _insert(
-    ctx: Context, conn: Connection, caller: Caller, request: SubmitRequest, offer: Params, workflow_id: str
-) -> None:
+def _new(ctx: Context, caller: Caller, request: SubmitRequest, offer: Params, workflow_id: str) -> NewWorkflow:
     data: dict[str, object] = {
         "graph": request.graph, "version": offer["version"], "title": request.title, "input": request.input,
         "on_behalf_of": request.on_behalf_of, "launched_by": request.launched_by, "key_id": caller.key_id,
     }  # fmt: skip
     told = {key: value for key, value in data.items() if value not in (None, "")}
-    await workflows.insert(
-        conn,
-        {
-            **request.model_dump(), "workflow_id": workflow_id, "namespace": caller.namespace, "now": ctx.clock(),
-            "graph_version": offer["version"], "requester": caller.person,
-        },
-        Event("workflow-submitted", caller.person, told),
-    )  # fmt: skip
+    row = {
+        **request.model_dump(), "workflow_id": workflow_id, "namespace": caller.namespace, "now": ctx.clock(),
+        "graph_version": offer["version"], "requester": caller.person,
+    }  # fmt: skip
+    return NewWorkflow(row, Event("workflow-submitted", caller.person, told))
 
 
 async def _no_graph(ctx: Context, graph: str) -> NotFound:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 from orchestrator.store.db import Connection, Params
 
@@ -58,20 +59,83 @@ class Batch:
     def __bool__(self) -> bool:
         return bool(self.checkpoints or self.blobs or self.writes)
 
+    @property
+    def size(self) -> int:
+        """How many bytes and characters it holds, about."""
+        contents = sum(len(row.blob or b"") for row in (*self.blobs, *self.writes))
+        return contents + sum(len(row.checkpoint) for row in self.checkpoints)
 
-def columns(batch: Batch) -> Params:
-    """`batch` as parts of a commit, and its `bytes`, for which JSON has no place."""
-    contents = [row.blob for row in batch.blobs] + [row.blob for row in batch.writes]
+
+@dataclass(frozen=True, slots=True)
+class Newest:
+    """A thread's newest checkpoint in one namespace, the values of its channels and its pending writes, as stored."""
+
+    head: CheckpointRow
+    blobs: Sequence[BlobRow]
+    writes: Sequence[WriteRow]
+
+    @classmethod
+    def from_row(cls, row: Params) -> Self:
+        """From the row of the statement below."""
+        ns, head_id = row["checkpoint_ns"], row["checkpoint_id"]
+        head = CheckpointRow(ns, head_id, row["parent_checkpoint_id"], row["checkpoint"], row["metadata"])
+        blobs = [
+            BlobRow(ns, channel.decode(), version.decode(), kind.decode(), blob)
+            for channel, version, kind, blob in row["blobs"] or ()
+        ]
+        writes = [
+            WriteRow(ns, head_id, task.decode(), path.decode(), int(idx), channel.decode(), kind.decode(), blob)
+            for task, path, idx, channel, kind, blob in row["writes"] or ()
+        ]
+        return cls(head, blobs, writes)
+
+
+# The newest checkpoint of each thread in a namespace, whole. (Arrays behind SELECTs of their own have no length that
+# Postgres sees, and so it need not plan the statement anew for each.)
+NEWEST = """
+SELECT asked.nth, c.checkpoint_ns, c.checkpoint_id, c.parent_checkpoint_id, c.checkpoint::text AS checkpoint,
+       c.metadata::text AS metadata,
+       (SELECT array_agg(ARRAY[convert_to(b.channel, 'UTF8'), convert_to(b.version, 'UTF8'), convert_to(b.type, 'UTF8'),
+                               b.blob])
+          FROM jsonb_each_text(c.checkpoint -> 'channel_versions') AS v
+          JOIN langgraph.checkpoint_blobs b ON b.thread_id = c.thread_id AND b.checkpoint_ns = c.checkpoint_ns
+                                           AND b.channel = v.key AND b.version = v.value) AS blobs,
+       (SELECT array_agg(ARRAY[convert_to(w.task_id, 'UTF8'), convert_to(w.task_path, 'UTF8'),
+                               convert_to(w.idx::text, 'UTF8'), convert_to(w.channel, 'UTF8'),
+                               convert_to(w.type, 'UTF8'), w.blob])
+          FROM langgraph.checkpoint_writes w
+         WHERE w.thread_id = c.thread_id AND w.checkpoint_ns = c.checkpoint_ns
+           AND w.checkpoint_id = c.checkpoint_id) AS writes
+  FROM unnest((SELECT %(threads)s::text[]), (SELECT %(namespaces)s::text[])) WITH ORDINALITY AS asked (thread, ns, nth)
+ CROSS JOIN LATERAL (SELECT * FROM langgraph.checkpoints n
+                      WHERE n.thread_id = asked.thread AND n.checkpoint_ns = asked.ns
+                      ORDER BY n.checkpoint_id DESC LIMIT 1) AS c
+"""
+
+
+async def newest(conn: Connection, threads: Sequence[tuple[str, str]], *, wait: bool = True) -> list[Newest | None]:
+    """The newest checkpoint of each thread in a namespace, None where there is none. There is nothing to `wait` for."""
+    del wait
+    keys = {"threads": [thread for thread, _ in threads], "namespaces": [ns for _, ns in threads]}
+    found = await conn.execute(NEWEST, keys, binary=True)
+    rows = {row["nth"]: row for row in await found.fetchall()}
+    return [Newest.from_row(rows[nth]) if nth in rows else None for nth in range(1, len(threads) + 1)]
+
+
+def columns(batch: Batch, contents: list[bytes | None]) -> Params:
+    """`batch` as parts of a commit. Its bytes, for which JSON has no place, are added to `contents`."""
+    first = len(contents) + 1
+    contents += [row.blob for row in (*batch.blobs, *batch.writes)]
     blobs = [
         {"ns": row.ns, "channel": row.channel, "version": row.version, "type": row.type, "at": at}
-        for at, row in enumerate(batch.blobs, start=1)
+        for at, row in enumerate(batch.blobs, start=first)
     ]
     writes = [
         {
             "ns": row.ns, "id": row.checkpoint_id, "task": row.task_id, "path": row.task_path, "idx": row.idx,
             "channel": row.channel, "type": row.type, "at": at,
         }
-        for at, row in enumerate(batch.writes, start=1 + len(batch.blobs))
+        for at, row in enumerate(batch.writes, start=first + len(batch.blobs))
     ]  # fmt: skip
     rows = [
         {
@@ -84,7 +148,6 @@ def columns(batch: Batch) -> Params:
         "checkpoints": rows or None,
         "blobs": blobs or None,
         "writes": writes or None,
-        "bytes": contents or None,
     }
 
 

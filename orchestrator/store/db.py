@@ -18,8 +18,8 @@ from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 from orchestrator.core.errors import LeaseLost, MigrationFault, NotStorable, Unavailable
+from orchestrator.store.together import Connection, Item, Result, Statement, Together
 
-Connection = AsyncConnection[DictRow]
 Params = dict[str, Any]
 
 # What SQL takes as `now`: None lets the database say; a test returns an instant instead.
@@ -53,9 +53,12 @@ def database_clock() -> datetime | None:
 
 def link_options(application: str, statement_seconds: float = 30.0) -> Params:
     """Connection keywords every connection of ours uses; `application` shows in pg_stat_activity."""
+    # Every statement of ours has its index, and a plan made while tables are small is kept when they no longer are. And
+    # only plain index scans mark what is dead, of which every workflow leaves some in the indexes of ready and leased.
     options = (
         f"-c search_path={SEARCH_PATH} -c statement_timeout={int(statement_seconds * 1000)}"
-        " -c idle_in_transaction_session_timeout=10000 -c timezone=UTC -c plan_cache_mode=auto"
+        " -c idle_in_transaction_session_timeout=10000 -c timezone=UTC -c enable_seqscan=off"
+        " -c enable_bitmapscan=off"
     )
     return {**_LINK, "options": options, "application_name": application}
 
@@ -96,6 +99,7 @@ class Database:
         self._ringing: asyncio.Task[None] | None = None
         self._hurry = asyncio.Event()
         self._near: dict[str, list[Callable[[], None]]] = {}
+        self._together: dict[object, Together[Any, Any]] = {}
 
     def ring(self, channel: str, payload: str, *, patient: bool = False) -> None:
         """Wake listeners of `channel`, after a commit and outside of it. A `patient` ring waits some milliseconds for
@@ -155,14 +159,30 @@ class Database:
         self._hurry.set()
         if self._ringing is not None:
             await asyncio.wait([self._ringing], timeout=2.0)
+        for kind in self._together.values():
+            await kind.settled(2.0)
         await self._pool.close()
+
+    async def together(self, statement: Statement[Item, Result], item: Item, *, alone: bool = False) -> Result | None:
+        """What came of `statement` for `item`, in one transaction with what others ask of it at the same time; None
+        if it was not done. `alone` is for what is so large that others should not wait for it. Raises Unavailable.
+        """
+        kind = self._together.get(statement)
+        if kind is None:
+            kind = self._together[statement] = Together(self.connection, statement)
+        return await kind.send(item, alone=alone)
 
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncGenerator[Connection]:
         """A connection for single statements, each its own transaction. Raises Unavailable."""
         with translated():
-            async with self._pool.connection() as conn:
-                yield conn
+            # As the pool's own context, without the layer it adds to each of the hot path's statements.
+            conn = await self._pool.getconn()
+            try:
+                async with conn:
+                    yield conn
+            finally:
+                await self._pool.putconn(conn)
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncGenerator[Connection]:

@@ -1,4 +1,4 @@
-"""One decision: what it is judged on, read under the locks, and all that follows from it, written by one statement.
+"""One decision: what it is judged on, read as of one moment, and all that follows from it, written by one statement.
 
 The lock order is the workflow, then its approvals by id, then votes; only whoever holds the workflow casts one.
 """
@@ -12,41 +12,61 @@ from datetime import datetime
 from orchestrator.store import events
 from orchestrator.store.db import Connection, Params
 from orchestrator.store.events import Event
-from orchestrator.store.parts import as_parts
+from orchestrator.store.parts import as_json, as_parts
 
 # The workflow, locked.
-LOCK = """
-SELECT workflow_id, status, coalesce(%(now)s::timestamptz, now()) AS now FROM keyturn.workflows
- WHERE namespace = %(namespace)s AND workflow_id = %(workflow)s FOR UPDATE
-"""
+LOCK = "SELECT FROM keyturn.workflows WHERE namespace = %(namespace)s AND workflow_id = %(workflow)s FOR UPDATE"
 
-# Its approvals, locked in the order everybody locks them, each with its standing votes in the order they were cast, and
-# with the roles that all voters and some more people hold at this instant.
-LOCK_APPROVALS = """
-SELECT approval_id, workflow_id, kind, state, revision, digest, node, description, question, allowed, on_reject,
-       requester, on_behalf_of, launched_by, last_editor, requirement, expires_at, resolved_by, resolved_at,
+# Workflows, each with the version of its row, and their approvals, each with its standing votes in the order they were
+# cast, and with the roles that all voters and some more people hold at this instant. One row for a workflow that asks
+# nothing. (For the arrays' SELECTs see `checkpoints.NEWEST`.)
+READ = """
+SELECT one.nth, w.workflow_id, w.status, w.xmin::text AS version, coalesce(one.now, now()) AS now, a.approval_id,
+       a.kind, a.state, a.revision, a.digest, a.node, a.description, a.question, a.allowed, a.on_reject, a.requester,
+       a.on_behalf_of, a.launched_by, a.last_editor, a.requirement, a.expires_at, a.resolved_by, a.resolved_at,
        ARRAY(SELECT json_build_object('voter', v.voter, 'acting_for', v.acting_for, 'verdict', v.verdict,
                     'revision', v.revision, 'at', v.at, 'justification', v.justification)
                FROM keyturn.votes v
               WHERE v.approval_id = a.approval_id AND NOT v.superseded ORDER BY v.vote_id) AS votes,
        (SELECT json_object_agg(person, roles)
-          FROM (SELECT person, json_agg(role) AS roles FROM keyturn.role_bindings
-                 WHERE namespace = %(namespace)s
-                   AND (person = ANY(%(people)s)
-                        OR person IN (SELECT coalesce(v.acting_for, v.voter)
-                                        FROM keyturn.votes v JOIN keyturn.approvals USING (approval_id)
-                                       WHERE workflow_id = %(workflow)s))
-                 GROUP BY person) AS held) AS roles
-  FROM keyturn.approvals a WHERE namespace = %(namespace)s AND workflow_id = %(workflow)s
- ORDER BY approval_id FOR UPDATE OF a
+          FROM (SELECT person, ARRAY(SELECT role FROM keyturn.role_bindings r
+                                      WHERE r.namespace = p.namespace AND r.person = p.person) AS roles
+                  FROM keyturn.people p
+                 WHERE namespace = w.namespace
+                   AND person = ANY(ARRAY(SELECT json_array_elements_text(one.people::json))
+                                    || ARRAY(SELECT coalesce(v.acting_for, v.voter)
+                                               FROM keyturn.approvals b JOIN keyturn.votes v USING (approval_id)
+                                              WHERE b.workflow_id = w.workflow_id))) AS known) AS roles
+  FROM unnest((SELECT %(namespaces)s::text[]), (SELECT %(workflows)s::text[]), (SELECT %(people)s::text[]),
+              (SELECT %(nows)s::timestamptz[])) WITH ORDINALITY AS one (namespace, workflow, people, now, nth)
+  JOIN keyturn.workflows w ON w.workflow_id = one.workflow AND w.namespace = one.namespace
+  LEFT JOIN keyturn.approvals a ON a.workflow_id = w.workflow_id
+ ORDER BY one.nth, a.approval_id
 """
 
-WRITE = "SELECT keyturn.decide(%(workflow)s, %(now)s, %(parts)s::json)"
+# Each by itself, unless the workflow's row is no longer the version that was read.
+WRITE = """
+SELECT keyturn.decide(one.workflow, one.version::xid, one.now, one.parts::json, %(wait)s) AS written
+  FROM unnest(%(workflows)s::text[], %(versions)s::text[], %(nows)s::timestamptz[], %(parts)b::text[])
+       AS one (workflow, version, now, parts)
+"""
 
 
 @dataclass(frozen=True, slots=True)
-class Locked:
-    """A workflow and its approvals, locked, each with its standing `votes`; the `roles` of all who count, by person."""
+class Question:
+    """Which workflow is decided about, and whose roles matter besides its voters'; `now` is for tests of time."""
+
+    namespace: str
+    workflow_id: str
+    people: Sequence[str]
+    now: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A workflow and its approvals as of one moment, each with its standing `votes`; the `roles` of all who count, by
+    person, of whom only those are there that the namespace has.
+    """
 
     workflow: Params
     approvals: list[Params]
@@ -67,30 +87,57 @@ class Written:
     events: list[Event] = field(default_factory=list[Event])
 
 
-async def lock(
-    conn: Connection, namespace: str, workflow_id: str, people: Sequence[str], now: datetime | None
-) -> Locked | None:
-    """Lock a workflow, then its approvals by id, and read what a decision is judged on; None when it is not there.
+async def lock(conn: Connection, namespace: str, workflow_id: str) -> None:
+    """Keep everybody else from the workflow until the transaction ends; nothing is read back.
 
-    In a pipeline the two statements are one round trip. The second sees what was committed when the workflow's lock
-    was had.
+    In a pipeline this and `read` are one round trip. What is read then is as of when the lock was had.
     """
-    key = {"namespace": namespace, "workflow": workflow_id}
-    locked = await conn.execute(LOCK, {**key, "now": now})
-    asked = await conn.execute(LOCK_APPROVALS, {**key, "people": list(people)})
-    workflow = await locked.fetchone()
-    if workflow is None:
-        return None
-    rows = await asked.fetchall()
-    held: Mapping[str, Sequence[str]] = (rows[0]["roles"] if rows else None) or {}
-    return Locked(workflow, rows, {person: frozenset(roles) for person, roles in held.items()})
+    await conn.execute(LOCK, {"namespace": namespace, "workflow": workflow_id})
 
 
-async def write(conn: Connection, workflow_id: str, written: Written, now: datetime | None) -> None:
-    """Write a decision on what `lock` has locked; nothing is read back."""
-    parts: Params = {
+async def read(conn: Connection, questions: Sequence[Question], *, wait: bool = True) -> list[Asked | None]:
+    """What each decision is judged on, all as of one moment; None for a workflow that is not in the namespace. There is
+    nothing to `wait` for.
+    """
+    del wait
+    found = await conn.execute(
+        READ,
+        {
+            "namespaces": [one.namespace for one in questions], "workflows": [one.workflow_id for one in questions],
+            "people": [as_json(one.people) for one in questions], "nows": [one.now for one in questions],
+        },
+    )  # fmt: skip
+    rows: dict[int, list[Params]] = {}
+    for row in await found.fetchall():
+        rows.setdefault(row["nth"], []).append(row)
+    return [_asked(rows[nth]) if nth in rows else None for nth in range(1, len(questions) + 1)]
+
+
+def _asked(rows: list[Params]) -> Asked:
+    held: Mapping[str, Sequence[str]] = rows[0]["roles"] or {}
+    approvals = rows if rows[0]["approval_id"] is not None else []
+    return Asked(rows[0], approvals, {person: frozenset(roles) for person, roles in held.items()})
+
+
+async def write(conn: Connection, decisions: Sequence[tuple[Asked, Written]], *, wait: bool) -> list[bool | None]:
+    """Write each decision whose workflow has not changed since it was read: True where it was, else None, with nothing
+    written. Unless it may `wait`, a row that another transaction holds counts as changed.
+    """
+    rows = [asked.workflow for asked, _ in decisions]
+    found = await conn.execute(
+        WRITE,
+        {
+            "workflows": [row["workflow_id"] for row in rows], "versions": [row["version"] for row in rows],
+            "nows": [row["now"] for row in rows], "parts": [as_parts(_columns(written)) for _, written in decisions],
+            "wait": wait,
+        },
+    )  # fmt: skip
+    return [row["written"] or None for row in await found.fetchall()]
+
+
+def _columns(written: Written) -> Params:
+    return {
         "approval": written.approval_id, "vote": written.vote is not None, **(written.vote or {}),
         **(written.resolution or {}), **(written.transition or {}), "cancel": written.cancel,
         **events.columns(written.events),
     }  # fmt: skip
-    await conn.execute(WRITE, {"workflow": workflow_id, "now": now, "parts": as_parts(parts)})

@@ -1,4 +1,4 @@
-"""What a unit of the hot path writes, as the one JSON object that its function in the database takes."""
+"""What a unit of the hot path writes, as the JSON that its statement takes."""
 
 from __future__ import annotations
 
@@ -22,4 +22,9 @@ _JSON = json.JSONEncoder(default=_plain)
 
 def as_parts(parts: Params) -> str:
     """`parts` as JSON, without those that are None: they write nothing."""
-    return _JSON.encode({name: part for name, part in parts.items() if part is not None})
+    return as_json({name: part for name, part in parts.items() if part is not None})
+
+
+def as_json(value: object) -> str:
+    """JSON, with times and spans of time as Postgres reads them."""
+    return _JSON.encode(value)

@@ -47,7 +47,7 @@ WHERE rule.connamespace = 'keyturn'::regnamespace AND rule.contype <> 'n'
 ORDER BY relation.relname, rule.contype = 'f', rule.conname
 """
 
-# Everything else that has a definition of its own: indexes (not those of keys), views, functions, triggers, enums.
+# Everything else that has a definition of its own: indexes (not those of keys), views, functions, triggers, domains.
 _DEFINITIONS: Final = """
 SELECT 1 AS part, relation.relname AS name, pg_get_indexdef(entry.indexrelid) AS definition
 FROM pg_index AS entry
@@ -68,11 +68,11 @@ FROM pg_trigger AS watch
 JOIN pg_class AS relation ON relation.oid = watch.tgrelid
 WHERE relation.relnamespace = 'keyturn'::regnamespace AND NOT watch.tgisinternal
 UNION ALL
-SELECT 5, kind.typname, 'CREATE TYPE ' || kind.oid::regtype || ' AS ENUM (' || (
-    SELECT string_agg(quote_literal(label.enumlabel), ', ' ORDER BY label.enumsortorder)
-    FROM pg_enum AS label WHERE label.enumtypid = kind.oid) || ')'
+SELECT 5, kind.typname, 'CREATE DOMAIN ' || kind.oid::regtype || ' AS ' || kind.typbasetype::regtype || (
+    SELECT string_agg(' ' || pg_get_constraintdef(rule.oid), '' ORDER BY rule.conname)
+    FROM pg_constraint AS rule WHERE rule.contypid = kind.oid)
 FROM pg_type AS kind
-WHERE kind.typnamespace = 'keyturn'::regnamespace AND kind.typtype = 'e'
+WHERE kind.typnamespace = 'keyturn'::regnamespace AND kind.typtype = 'd'
 """
 
 

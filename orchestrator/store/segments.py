@@ -1,4 +1,4 @@
-"""One commit of a segment as one statement, which is one transaction: the lease is proved, then everything is written.
+"""Commits of segments as one statement, which is one transaction: each lease is proved, then all it brings is written.
 
 Whatever a worker changes of a workflow while it holds it goes through here, except the ledger of effects and steps told
 between commits. Rows of LangGraph's own tables are those stock LangGraph savers write, so its tools read them.
@@ -16,7 +16,12 @@ from orchestrator.store.db import Connection, Params
 from orchestrator.store.events import Event
 from orchestrator.store.parts import as_parts
 
-COMMIT = "SELECT keyturn.commit_segment(%(workflow)s, %(epoch)s, %(now)s, %(parts)s::json, %(bytes)b::bytea[])"
+# Each by itself proves its lease.
+COMMIT = """
+SELECT keyturn.commit_segment(one.workflow, one.epoch, one.now, one.parts::json, %(bytes)b::bytea[], %(wait)s) AS held
+  FROM unnest(%(workflows)s::text[], %(epochs)s::bigint[], %(nows)s::timestamptz[], %(parts)b::text[])
+       AS one (workflow, epoch, now, parts)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +57,39 @@ class Parts:
     release: Release | None = None
 
 
-async def commit(conn: Connection, workflow_id: str, epoch: int, parts: Parts, now: datetime | None) -> None:
-    """Commit `parts`, or fail with LeaseLost and write nothing. The connection is in autocommit."""
-    rows = checkpoints.columns(parts.batch)
-    contents = rows.pop("bytes")
-    written: Params = {
-        **rows, "delivered": parts.delivered or None, "executed": parts.executed, "completed": parts.completed or None,
-        "approvals": parts.approvals or None, "lapsed": parts.lapsed or None, "node": parts.node, "risk": parts.risk,
-        **events.columns(parts.events), **_ended(parts.release, checkpointed=bool(parts.batch.checkpoints)),
-    }  # fmt: skip
-    await conn.execute(
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One commit of a workflow held at `epoch`."""
+
+    workflow_id: str
+    epoch: int
+    parts: Parts
+    now: datetime | None
+
+
+async def commit(conn: Connection, commits: Sequence[Commit], *, wait: bool) -> list[bool | None]:
+    """Commit each whose lease is held: True where it was, else None, with nothing written. Unless it may `wait`, a row
+    that another transaction holds counts as not held. The connection is in autocommit.
+    """
+    contents: list[bytes | None] = []
+    parts = [as_parts(_written(one.parts, contents)) for one in commits]
+    found = await conn.execute(
         COMMIT,
-        {"workflow": workflow_id, "epoch": epoch, "now": now, "parts": as_parts(written), "bytes": contents},
-    )
+        {
+            "workflows": [one.workflow_id for one in commits], "epochs": [one.epoch for one in commits],
+            "nows": [one.now for one in commits], "parts": parts, "bytes": contents, "wait": wait,
+        },
+    )  # fmt: skip
+    return [row["held"] or None for row in await found.fetchall()]
+
+
+def _written(parts: Parts, contents: list[bytes | None]) -> Params:
+    return {
+        **checkpoints.columns(parts.batch, contents), "delivered": parts.delivered or None, "executed": parts.executed,
+        "completed": parts.completed or None, "approvals": parts.approvals or None, "lapsed": parts.lapsed or None,
+        "node": parts.node, "risk": parts.risk, **events.columns(parts.events),
+        **_ended(parts.release, checkpointed=bool(parts.batch.checkpoints)),
+    }  # fmt: skip
 
 
 def _ended(release: Release | None, *, checkpointed: bool) -> Params:

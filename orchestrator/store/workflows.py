@@ -6,6 +6,7 @@ A worker's statements follow `hold`, which proves and locks its lease; everybody
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -13,23 +14,26 @@ from psycopg.types.json import Json
 
 from orchestrator.store.db import Connection, Params
 from orchestrator.store.events import Event, columns
+from orchestrator.store.parts import as_json
 
-# A new workflow, ready at once, with the first event of its chain.
+# New workflows, ready at once, each with the first event of its chain.
 INSERT = """
-WITH clock AS (SELECT coalesce(%(now)s::timestamptz, now()) AS now),
-first AS (
+WITH asked AS MATERIALIZED (
+    SELECT r.*, keyturn.event_hash('', 1, r.at, r.type, r.actor, r.body) AS hash
+      FROM json_to_recordset(%(rows)s::json) AS given (
+           now timestamptz, workflow_id text, namespace text, graph text, graph_version text, title text, case_id text,
+           mode text, input json, requester text, on_behalf_of text, launched_by text, priority smallint,
+           deadline double precision, type text, actor text, body text)
+     CROSS JOIN LATERAL (SELECT given.*, coalesce(given.now, now()) AS at) AS r
+), first AS (
     INSERT INTO keyturn.events (workflow_id, seq, namespace, at, type, actor, body, hash)
-    SELECT %(workflow_id)s, 1, %(namespace)s, clock.now, %(type)s, %(actor)s, %(body)s::text::json,
-           keyturn.event_hash('', 1, clock.now, %(type)s, %(actor)s, %(body)s::text)
-      FROM clock
-    RETURNING seq, hash
+    SELECT workflow_id, 1, namespace, at, type, actor, body::json, hash FROM asked
 )
 INSERT INTO keyturn.workflows (workflow_id, namespace, graph, graph_version, title, case_id, mode, status, input,
     requester, on_behalf_of, launched_by, priority, created_at, updated_at, run_at, deadline_at, last_seq, last_hash)
-SELECT %(workflow_id)s, %(namespace)s, %(graph)s, %(graph_version)s, %(title)s, %(case_id)s, %(mode)s, 'ready',
-    %(input)s, %(requester)s, %(on_behalf_of)s, %(launched_by)s, %(priority)s, clock.now, clock.now, clock.now,
-    clock.now + make_interval(secs => %(deadline)s), first.seq, first.hash
-  FROM clock, first
+SELECT workflow_id, namespace, graph, graph_version, title, case_id, mode, 'ready', input, requester, on_behalf_of,
+    launched_by, priority, at, at, at, at + make_interval(secs => deadline), 1, hash
+  FROM asked
 """
 
 # Claims without progress that make a workflow one that may be what kills workers.
@@ -41,18 +45,28 @@ SUSPECT_AFTER: Final = 2
 CLAIM = """
 WITH clock AS (SELECT coalesce(%(now)s::timestamptz, now()) AS now),
 ready AS (
-    SELECT workflow_id, priority, run_at, owner, epoch, last_seq FROM keyturn.workflows, clock
-     WHERE status = 'ready' AND run_at <= clock.now AND attempts < %(suspect_after)s AND graph = ANY(%(graphs)s)
-     ORDER BY priority DESC, run_at LIMIT %(free)s FOR UPDATE OF workflows SKIP LOCKED
+    SELECT workflow_id, priority, run_at, owner, epoch, last_seq FROM keyturn.workflows
+     WHERE status = 'ready' AND run_at <= (SELECT now FROM clock) AND attempts < %(suspect_after)s
+       AND graph = ANY(%(graphs)s)
+     ORDER BY priority DESC, run_at LIMIT %(free)s FOR UPDATE SKIP LOCKED
 ), stranded AS (
-    SELECT workflow_id, priority, run_at, owner, epoch, last_seq FROM keyturn.workflows, clock
-     WHERE status = 'running' AND lease_until < clock.now AND attempts < %(suspect_after)s AND graph = ANY(%(graphs)s)
-     ORDER BY lease_until LIMIT %(free)s FOR UPDATE OF workflows SKIP LOCKED
+    SELECT workflow_id, priority, run_at, owner, epoch, last_seq FROM keyturn.workflows
+     WHERE status = 'running' AND lease_until < (SELECT now FROM clock) AND attempts < %(suspect_after)s
+       AND graph = ANY(%(graphs)s)
+     ORDER BY lease_until LIMIT %(free)s FOR UPDATE SKIP LOCKED
+), ready_suspect AS (
+    SELECT workflow_id, priority, run_at, owner, epoch, last_seq FROM keyturn.workflows
+     WHERE status = 'ready' AND run_at <= (SELECT now FROM clock) AND attempts >= %(suspect_after)s
+       AND graph = ANY(%(graphs)s)
+     ORDER BY priority DESC, run_at LIMIT %(suspects)s FOR UPDATE SKIP LOCKED
+), stranded_suspect AS (
+    SELECT workflow_id, priority, run_at, owner, epoch, last_seq FROM keyturn.workflows
+     WHERE status = 'running' AND lease_until < (SELECT now FROM clock) AND attempts >= %(suspect_after)s
+       AND graph = ANY(%(graphs)s)
+     ORDER BY lease_until LIMIT %(suspects)s FOR UPDATE SKIP LOCKED
 ), suspect AS (
-    SELECT workflow_id, priority, run_at, owner, epoch, last_seq FROM keyturn.workflows, clock
-     WHERE attempts >= %(suspect_after)s AND graph = ANY(%(graphs)s)
-       AND ((status = 'running' AND lease_until < clock.now) OR (status = 'ready' AND run_at <= clock.now))
-     ORDER BY run_at LIMIT %(suspects)s FOR UPDATE OF workflows SKIP LOCKED
+    SELECT * FROM (SELECT * FROM ready_suspect UNION ALL SELECT * FROM stranded_suspect) s
+     ORDER BY run_at LIMIT %(suspects)s
 ), chosen AS (
     SELECT workflow_id, owner, epoch, last_seq
       FROM (SELECT * FROM stranded UNION ALL SELECT * FROM suspect UNION ALL SELECT * FROM ready) d
@@ -154,11 +168,23 @@ SELECT EXISTS (SELECT 1 FROM keyturn.workflows
 """
 
 
-async def insert(conn: Connection, row: Params, first: Event) -> None:
-    """Insert a workflow with the first event of its chain; `input` is a JSON value, `deadline` seconds or None."""
-    (body,) = columns([first])["bodies"]
-    values = {**row, "input": Json(row["input"]), "type": first.type, "actor": first.actor, "body": body}
-    await conn.execute(INSERT, values)
+@dataclass(frozen=True, slots=True)
+class NewWorkflow:
+    """A workflow to be inserted, and the first event of its chain. Its `deadline` is seconds or None."""
+
+    row: Params
+    first: Event
+
+
+async def insert(conn: Connection, asked: Sequence[NewWorkflow], *, wait: bool = True) -> list[bool | None]:
+    """Insert workflows. There is nothing to `wait` for: nobody has their rows yet."""
+    del wait
+    rows = [
+        {**one.row, "type": one.first.type, "actor": one.first.actor, "body": columns([one.first])["bodies"][0]}
+        for one in asked
+    ]
+    await conn.execute(INSERT, {"rows": as_json(rows)})
+    return [True] * len(rows)
 
 
 async def claim(conn: Connection, params: Params) -> list[Params]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import Generator, Sequence
 from unittest import mock
 
 from psycopg import AsyncConnection
@@ -19,7 +19,9 @@ from orchestrator.engine.saver import BarrierSaver
 from orchestrator.sdk import effects
 from orchestrator.sdk.runtime import host
 from orchestrator.service.dispatch import Claimer
-from orchestrator.store.db import Connection, Database
+from orchestrator.store import decisions
+from orchestrator.store.db import Connection
+from orchestrator.store.decisions import Asked, Written
 from orchestrator.worker import Worker
 
 _LOST = {
@@ -39,7 +41,7 @@ _LOST = {
     ),
 }
 _DELIVER = "UPDATE keyturn.approvals SET delivered_at = now() WHERE approval_id = ANY (%s)"
-_FENCE = "AND epoch = p_epoch AND status = 'running'"
+_FENCE = "OR w.epoch <> p_epoch OR w.status <> 'running'"
 
 
 def plant(name: str) -> None:
@@ -109,12 +111,15 @@ async def remove_fence(database_url: str) -> None:
 def acknowledged_without_being_stored() -> Generator[None]:
     """A decision is answered, and its transaction is rolled back."""
 
-    @contextlib.asynccontextmanager
-    async def pipeline(self: Database) -> AsyncGenerator[Connection]:
-        async with self.connection() as conn, conn.transaction(force_rollback=True):
-            yield conn
+    write = decisions.write
 
-    with mock.patch.object(Database, "pipeline", pipeline):
+    async def rolled_back(
+        conn: Connection, items: Sequence[tuple[Asked, Written]], *, wait: bool
+    ) -> Sequence[bool | None]:
+        async with conn.transaction(force_rollback=True):
+            return await write(conn, items, wait=wait)
+
+    with mock.patch.object(decisions, "write", rolled_back):
         yield
 
 

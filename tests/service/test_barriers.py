@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import operator
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, LiteralString, TypedDict
 
 import pytest
+from langchain_core.runnables import RunnableConfig
 from langgraph.func import entrypoint, task
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, Send, interrupt
@@ -16,7 +17,7 @@ from langgraph.types import Command, Send, interrupt
 from orchestrator.engine.saver import BarrierSaver
 from orchestrator.engine.standing import Progress
 from orchestrator.store.checkpoints import Batch
-from orchestrator.store.db import Database
+from orchestrator.store.db import Connection, Database
 from tests.apps.state_graphs import rebuilt
 from tests.harness import write_checkpoints
 
@@ -228,6 +229,38 @@ async def test_a_finished_parallel_task_does_not_wait_long_for_its_siblings(
     await drive(fan_out(work, scene.node("after")), scene.saver(), {"log": []})
     assert seen[0] == 0
     assert 0 < seen[1] < seen[2], "each went on only when the one before it was in the table"
+
+
+async def test_whoever_cancels_a_barrier_knows_what_came_of_it(scene: Scene) -> None:
+    begun, go = asyncio.Event(), asyncio.Event()
+    told: list[str] = []
+
+    async def store(conn: Connection, items: Sequence[tuple[str, Batch, Progress]], /, *, wait: bool) -> list[bool]:
+        del wait
+        begun.set()
+        await go.wait()
+        for thread_id, batch, progress in items:
+            await write_checkpoints(conn, thread_id, batch)
+            told.extend(kind for kind, _ in progress.events)
+        return [True] * len(items)
+
+    async def commit(thread_id: str, batch: Batch, progress: Progress) -> None:
+        await scene.db.together(store, (thread_id, batch, progress))
+
+    saver = BarrierSaver(scene.db, commit)
+    config: RunnableConfig = {"configurable": {"thread_id": "t", "checkpoint_ns": "", "checkpoint_id": "1"}}
+    await saver.aput_writes(config, [("log", ["done"])], "task", "~__pregel_pull, work")
+    barrier = asyncio.create_task(saver.barrier())
+    async with asyncio.timeout(10):
+        await begun.wait()
+        barrier.cancel()
+        asyncio.get_running_loop().call_soon(go.set)
+        with pytest.raises(asyncio.CancelledError):
+            await barrier
+    await saver.barrier()
+    assert told == ["step-finished"]
+    assert not any(saver.take()[0].values())
+    assert not saver.progress.events
 
 
 async def test_each_task_of_the_functional_interface_is_committed_while_its_entrypoint_still_runs(

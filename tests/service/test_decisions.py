@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -22,8 +24,11 @@ from orchestrator.core.errors import (
 )
 from orchestrator.service import approvals, identity, workflows
 from orchestrator.service.context import Caller
+from orchestrator.store import decisions
+from orchestrator.store.db import Connection
+from orchestrator.store.decisions import Asked, Question
 from orchestrator.wire import ApproveRequest, PersonRequest, SubmitRequest, VoteRequest
-from tests.harness import Keyturn, caller
+from tests.harness import Keyturn, caller, running
 
 HIGH: dict[str, Any] = {"operation": "deploy", "environment": "production"}
 CRITICAL: dict[str, Any] = {"operation": "delete_project", "environment": "production"}
@@ -180,3 +185,62 @@ async def test_the_queue_shows_what_a_person_may_decide(keyturn: Keyturn) -> Non
     assert await shown("theo", mine=True) == {high, critical}
     assert await shown("theo", mine=True, risk="critical") == {critical}
     assert await shown("rita", role="cto") == {critical}
+
+
+async def test_a_decision_that_was_overtaken_is_judged_anew(
+    keyturn: Keyturn, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workflow = await waiting(keyturn)
+    read, overtaken = decisions.read, False
+
+    async def late(conn: Connection, questions: Sequence[Question], *, wait: bool = True) -> list[Asked | None]:
+        nonlocal overtaken
+        found = await read(conn, questions, wait=wait)
+        if not overtaken:
+            overtaken = True
+            async with running(database_url) as elsewhere:
+                assert await elsewhere.reject(workflow, who="theo") == "resolved"
+        return found
+
+    monkeypatch.setattr(decisions, "read", late)
+    async with asyncio.timeout(20):
+        with pytest.raises(AlreadyResolved) as told:
+            await keyturn.approve(workflow)
+    assert told.value.facts["resolved_by"] == "theo"
+    found = await keyturn.get(workflow)
+    assert found.status == "rejected"
+    assert [vote.voter for one in found.approvals for vote in one.votes] == ["theo"]
+
+
+async def test_a_change_that_left_no_event_is_seen_as_well(keyturn: Keyturn, monkeypatch: pytest.MonkeyPatch) -> None:
+    workflow = await waiting(keyturn)
+    async with keyturn.ctx.db.connection() as conn:
+        await conn.execute("UPDATE keyturn.workflows SET status = 'running'")
+    read, times = decisions.read, 0
+
+    async def late(conn: Connection, questions: Sequence[Question], *, wait: bool = True) -> list[Asked | None]:
+        nonlocal times
+        times += 1
+        found = await read(conn, questions, wait=wait)
+        if times == 1:
+            # As a segment that has nothing new to ask hands the row back.
+            async with keyturn.ctx.db.connection() as other:
+                await other.execute("UPDATE keyturn.workflows SET status = 'waiting'")
+        return found
+
+    monkeypatch.setattr(decisions, "read", late)
+    assert await keyturn.approve(workflow) == "resolved"
+    assert times == 2
+    assert (await keyturn.get(workflow)).status == "ready"
+
+
+async def test_a_decision_waits_for_whoever_holds_the_workflow(keyturn: Keyturn) -> None:
+    workflow = await waiting(keyturn)
+    async with keyturn.ctx.db.transaction() as conn:
+        await conn.execute("SELECT FROM keyturn.workflows WHERE workflow_id = %s FOR UPDATE", [workflow])
+        deciding = asyncio.create_task(keyturn.approve(workflow))
+        other = await keyturn.submit("steps")
+        async with keyturn.working():
+            await keyturn.until(other, "completed")
+        assert not deciding.done()
+    assert await deciding == "resolved"

@@ -269,16 +269,21 @@ async def test_a_graph_runs_no_more_workflows_at_once_than_it_says(keyturn: Keyt
 async def test_a_worker_that_drains_claims_nothing_more(
     keyturn: Keyturn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # With four under way it waits a moment for what else comes due; the drain begins in this moment.
-    monkeypatch.setattr("orchestrator.worker._GATHER", 0.5)
+    began = asyncio.Event()
+    monkeypatch.setattr("orchestrator.worker.log.info", lambda *_: began.set())
     trace, go = tmp_path / "trace", tmp_path / "go"
-    for _ in range(4):
-        await keyturn.submit("blocking", trace=str(trace), text=str(go))
+    await keyturn.submit("blocking", trace=str(trace), text=str(go))
+
+    async def submit_late() -> str:
+        await began.wait()
+        workflow = await keyturn.submit("steps")
+        asyncio.get_running_loop().call_later(0.5, go.touch)
+        return workflow
+
     async with keyturn.working():
-        while lines(trace).count("block begins") < 4:
-            await until_traced(keyturn, trace, "block begins")
-        late = await keyturn.submit("steps")
-        asyncio.get_running_loop().call_later(1.5, go.touch)
+        await until_traced(keyturn, trace, "block begins")
+        submitting = asyncio.create_task(submit_late())
+    late = await submitting
     async with keyturn.ctx.db.connection() as conn:
         row = await rows_of_workflows.get(conn, "default", late)
     assert row is not None

@@ -13,7 +13,7 @@ from psycopg.rows import DictRow, dict_row
 from orchestrator.store import segments, workflows
 from orchestrator.store.db import Connection, Params
 from orchestrator.store.events import Event
-from orchestrator.store.segments import Parts
+from orchestrator.store.segments import Commit, Parts
 from tests.harness import APPS, Keyturn, running
 
 # This role, which every server has, sees rows of workflows only when nobody holds the lock: so a statement of its waits
@@ -96,6 +96,6 @@ async def test_a_claim_that_was_held_up_takes_no_row_whose_decisions_were_delive
     async with held_up(conn, database_url) as claiming:
         # Its lease has run out, and nobody else has it yet: its barrier counts.
         barrier = Parts(delivered=approvals, events=[Event("decision-delivered", "worker:zombie")])
-        await segments.commit(conn, workflow, zombie["epoch"], barrier, None)
+        assert await segments.commit(conn, [Commit(workflow, zombie["epoch"], barrier, None)], wait=True) == [True]
     (lease,) = claiming.result() or await workflows.claim(conn, asked("next"))
     assert lease["decided"] is None
