@@ -6,9 +6,11 @@ that share one wait for each other: this is the faster way for the bare side.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import uuid
 from collections.abc import AsyncGenerator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, cast
 
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
@@ -42,8 +44,10 @@ class Bare:
 
     @contextlib.asynccontextmanager
     async def working(self) -> AsyncGenerator[None]:
-        """Nothing works in the background."""
-        yield
+        """Nothing works in the background; asyncio's own threads, where a worker of Keyturn has left others behind."""
+        with ThreadPoolExecutor(thread_name_prefix="asyncio") as threads:
+            asyncio.get_running_loop().set_default_executor(threads)
+            yield
 
     async def one(self, lane: int) -> None:
         """The whole life of one workflow."""
