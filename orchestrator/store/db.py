@@ -55,10 +55,11 @@ def link_options(application: str, statement_seconds: float = 30.0) -> Params:
     """Connection keywords every connection of ours uses; `application` shows in pg_stat_activity."""
     # Every statement of ours has its index, and a plan made while tables are small is kept when they no longer are. And
     # only plain index scans mark what is dead, of which every workflow leaves some in the indexes of ready and leased.
+    # (What has no other plan looks costly then, which must not have it compiled.)
     options = (
         f"-c search_path={SEARCH_PATH} -c statement_timeout={int(statement_seconds * 1000)}"
         " -c idle_in_transaction_session_timeout=10000 -c timezone=UTC -c enable_seqscan=off"
-        " -c enable_bitmapscan=off"
+        " -c enable_bitmapscan=off -c jit=off"
     )
     return {**_LINK, "options": options, "application_name": application}
 
