@@ -6,6 +6,7 @@ Counted in a short run of its own, one workflow after the other, with every stat
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +15,11 @@ from psycopg import sql
 
 from benchmarks.rounds import Contender, run
 
-_LOGGED = re.compile(rb"LOG:  (?:statement|execute [^:]*): (.*)")
+# Further lines of a statement begin with a tab.
+_LOGGED = re.compile(rb"LOG:  (?:statement|execute [^:]*): (.*(?:\n\t.*)*)")
 _RINGS = b"pg_notify"
+# What a process does by the clock, whatever it runs: it says that it is there, and keeps its leases.
+_BEATS = (b"INSERT INTO keyturn.workers", b"procrastinate_update_heartbeat", b"SET lease_until = coalesce")
 
 # Rows that belong to workflows. What there is once per installation (people, graphs, workers) is left out.
 _TABLES = (
@@ -34,6 +38,9 @@ _TABLES = (
 _NEXT_XID = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS next"
 
 
+_VACUUMING = "SELECT FROM pg_stat_activity WHERE backend_type = 'autovacuum worker'"
+
+
 @dataclass(frozen=True, slots=True)
 class Footprint:
     """Per workflow. `notifies` are transactions that only wake listeners: they write no row and wait for no disk."""
@@ -48,6 +55,7 @@ async def footprint(contender: Contender, url: str, log: Path, workflows: int) -
     """Run some workflows of `contender` on the database at `url`, whose server logs to `log`, and count."""
     with psycopg.connect(url, autocommit=True) as conn:
         _log_statements(conn, "all")
+        _leave_alone(conn)
         try:
             async with contender.opened(), contender.working():
                 await run(contender, 1, 3)
@@ -56,10 +64,13 @@ async def footprint(contender: Contender, url: str, log: Path, workflows: int) -
                 after, spent, said = _bytes(conn), _xid(conn) - xid, _said(log, mark)
         finally:
             _log_statements(conn, "none")
+            conn.execute("ALTER SYSTEM RESET autovacuum")
+            conn.execute("SELECT pg_reload_conf()")
     ours = [text for text in said if b"pg_catalog" not in text and b"pg_column_size" not in text]
     rings = sum(_RINGS in text for text in ours)
+    beats = sum(any(beat in text for beat in _BEATS) for text in ours)
     return Footprint(
-        write_commits=round((spent - rings) / workflows, 2),
+        write_commits=round((spent - rings - beats) / workflows, 2),
         notifies=round(rings / workflows, 2),
         statements=round(len(ours) / workflows, 2),
         bytes=round((after - before) / workflows),
@@ -70,6 +81,14 @@ def _log_statements(conn: psycopg.Connection, what: str) -> None:
     """Whether sessions of this database that begin from now on have their statements logged; ours does not."""
     name = sql.Identifier(conn.info.dbname)
     conn.execute(sql.SQL("ALTER DATABASE {} SET log_statement = {}").format(name, sql.Literal(what)))
+
+
+def _leave_alone(conn: psycopg.Connection) -> None:
+    """Nothing is vacuumed or analyzed until the setting is reset: that takes transactions of its own."""
+    conn.execute("ALTER SYSTEM SET autovacuum = off")
+    conn.execute("SELECT pg_reload_conf()")
+    while conn.execute(_VACUUMING).fetchone() is not None:
+        time.sleep(0.1)
 
 
 def _xid(conn: psycopg.Connection) -> int:
