@@ -98,6 +98,7 @@ class Segment:
             fresh=not lease.checkpointed,
         ).with_allowlist(entry.types)
         self._saver.progress.events += self._started()
+        self._saver.progress.since = self._saver.loop.time()
 
     async def run(self) -> Status:
         """Run to the next pause or the end and commit it. Raises LeaseLost when the workflow is somebody else's now,

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from orchestrator.core.errors import AmbiguousApproval, AnswerInvalid
+from orchestrator.engine.segment import Segment
 from orchestrator.service import workflows
+from orchestrator.service.dispatch import Claimer
 from orchestrator.wire import ApprovalRecord, WorkflowRecord
 from tests.apps import built_graphs
 from tests.harness import APPS, Keyturn, running
@@ -293,3 +295,14 @@ async def test_a_graph_may_be_an_object_a_builder_or_a_factory_of_any_kind(datab
                 assert str(done.result["made_by"]).startswith(name)
                 assert str(done.result["made_by"]).endswith("entered is open")
     assert built_graphs.OPEN == []
+
+
+async def test_what_has_just_begun_is_not_told_in_a_commit_of_its_own(keyturn: Keyturn) -> None:
+    workflow = await keyturn.submit("steps")
+    (lease,) = await Claimer(keyturn.ctx, "tests", keyturn.catalog, 60.0, 1).claim(0, 0)
+    ctx = keyturn.ctx
+    segment = Segment(ctx.db, lease, keyturn.catalog.get("steps"), ctx.governance.rules, "tests", ctx.clock)
+    await segment.announce()
+    page = await workflows.events_page(ctx, keyturn.me, workflow, 0, 10)
+    assert [one.type for one in page.events] == ["workflow-submitted"]
+    assert await segment.run() == "completed"
