@@ -119,6 +119,15 @@ CREATE TABLE keyturn.idempotency_keys (
     CONSTRAINT idempotency_keys_pkey PRIMARY KEY (namespace, caller, key)
 );
 
+CREATE TABLE keyturn.namespaces (
+    namespace text NOT NULL,
+    last_seq bigint NOT NULL DEFAULT 0,
+    last_hash bytea NOT NULL DEFAULT '\x'::bytea,
+    policy_version integer NOT NULL DEFAULT 0,
+    people_version bigint NOT NULL DEFAULT 0,
+    CONSTRAINT namespaces_pkey PRIMARY KEY (namespace)
+);
+
 CREATE TABLE keyturn.people (
     namespace text NOT NULL,
     person text NOT NULL,
@@ -256,6 +265,22 @@ BEGIN
     w.last_seq := w.last_seq + cardinality(p_types);
     UPDATE keyturn.workflows SET last_seq = w.last_seq, last_hash = w.last_hash WHERE workflow_id = p_workflow;
     RETURN w.last_seq;
+END $function$;
+
+CREATE OR REPLACE FUNCTION keyturn.append_ledger(p_namespace text, p_at timestamp with time zone, p_types text[], p_actors text[], p_bodies text[])
+ RETURNS bigint
+ LANGUAGE plpgsql
+AS $function$
+DECLARE
+    n record;
+BEGIN
+    INSERT INTO keyturn.namespaces (namespace) VALUES (p_namespace) ON CONFLICT DO NOTHING;
+    SELECT last_seq, last_hash INTO STRICT n FROM keyturn.namespaces WHERE namespace = p_namespace FOR UPDATE;
+    n.last_hash := keyturn.chain_events('@' || p_namespace, p_namespace, n.last_seq, n.last_hash, p_at, p_types,
+                                        p_actors, p_bodies);
+    n.last_seq := n.last_seq + cardinality(p_types);
+    UPDATE keyturn.namespaces SET last_seq = n.last_seq, last_hash = n.last_hash WHERE namespace = p_namespace;
+    RETURN n.last_seq;
 END $function$;
 
 CREATE OR REPLACE FUNCTION keyturn.cancel_approvals(p_workflow text, p_by text, p_at timestamp with time zone)
@@ -455,6 +480,17 @@ BEGIN
     END IF;
 END $function$;
 
+CREATE OR REPLACE FUNCTION keyturn.people_changed()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+BEGIN
+    INSERT INTO keyturn.namespaces AS n (namespace, people_version)
+    VALUES (CASE WHEN TG_OP = 'DELETE' THEN OLD.namespace ELSE NEW.namespace END, 1)
+    ON CONFLICT (namespace) DO UPDATE SET people_version = n.people_version + 1;
+    RETURN NULL;
+END $function$;
+
 CREATE OR REPLACE FUNCTION keyturn.write_checkpoints(p_thread text, p_checkpoints json, p_blobs json, p_writes json, p_bytes bytea[])
  RETURNS void
  LANGUAGE plpgsql
@@ -485,6 +521,10 @@ BEGIN
         DO UPDATE SET checkpoint = EXCLUDED.checkpoint, metadata = EXCLUDED.metadata;
     END IF;
 END $function$;
+
+CREATE TRIGGER people_changed AFTER INSERT OR DELETE ON keyturn.people FOR EACH ROW EXECUTE FUNCTION keyturn.people_changed();
+
+CREATE TRIGGER roles_changed AFTER INSERT OR DELETE OR UPDATE ON keyturn.role_bindings FOR EACH ROW EXECUTE FUNCTION keyturn.people_changed();
 
 CREATE DOMAIN keyturn.approval_dialect AS text CHECK ((VALUE = ANY (ARRAY['keyturn'::text, 'langchain'::text, 'langchain_call'::text, 'agent_inbox'::text, 'raw'::text])));
 
