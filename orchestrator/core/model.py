@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 
 class Level(StrEnum):
@@ -159,14 +160,36 @@ class Assessment:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One needed approval: `count` people, each holding one of `roles`."""
+    """One needed approval: `count` people, each holding one of `roles`.
+
+    `escalated` are roles that an escalation or a fallback added. From `closed_at` on only they may fill it; votes cast
+    before that stay (rule 12).
+    """
 
     roles: frozenset[str]
     count: int = 1
+    escalated: frozenset[str] = frozenset()
+    closed_at: datetime | None = None
 
     def to_json(self) -> dict[str, object]:
-        """`{"any_of": [...], "count": n}`."""
-        return {"any_of": sorted(self.roles), "count": self.count}
+        """`{"any_of": [...], "count": n}`, and what an escalation did to it."""
+        return {
+            "any_of": sorted(self.roles),
+            "count": self.count,
+            **({"escalated": sorted(self.escalated)} if self.escalated else {}),
+            **({"closed_at": self.closed_at.isoformat()} if self.closed_at else {}),
+        }
+
+    @classmethod
+    def from_json(cls, kept: Mapping[str, Any]) -> Slot:
+        """What `to_json` gave."""
+        closed_at = kept.get("closed_at")
+        return cls(
+            frozenset(kept["any_of"]),
+            int(kept["count"]),
+            frozenset(kept.get("escalated", ())),
+            datetime.fromisoformat(closed_at) if closed_at else None,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,8 +202,8 @@ class Requirement:
 
     @property
     def roles(self) -> frozenset[str]:
-        """Every role named in any slot."""
-        return frozenset(role for stage in self.stages for slot in stage for role in slot.roles)
+        """Every role named in any slot, or added to it by an escalation."""
+        return frozenset(role for stage in self.stages for slot in stage for role in slot.roles | slot.escalated)
 
     def to_json(self) -> dict[str, object]:
         """The shape kept on the approval row."""
@@ -189,6 +212,12 @@ class Requirement:
             "deny_threshold": self.deny_threshold,
             "justification_on_decision": self.justification_on_decision,
         }
+
+    @classmethod
+    def from_json(cls, kept: Mapping[str, Any]) -> Requirement:
+        """What `to_json` gave."""
+        stages = tuple(tuple(Slot.from_json(slot) for slot in stage) for stage in kept["stages"])
+        return cls(stages, int(kept["deny_threshold"]), bool(kept["justification_on_decision"]))
 
 
 @dataclass(frozen=True, slots=True)
