@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from orchestrator.config import Governance
 from orchestrator.core.errors import Forbidden
+from orchestrator.service.books import Books
 from orchestrator.service.offers import Offers
 from orchestrator.store.db import Clock, Database, database_clock
 
@@ -26,6 +27,11 @@ class Caller:
             detail = f"this needs the permission `{permission}`; this credential has: {held}"
             raise Forbidden(detail, needed=permission)
 
+    def need_any(self, *permissions: str) -> None:
+        """Raise Forbidden unless the credential carries one of `permissions`."""
+        if not self.permissions & set(permissions):
+            self.need(" or ".join(permissions))
+
 
 @dataclass(frozen=True, slots=True)
 class Context:
@@ -35,3 +41,4 @@ class Context:
     governance: Governance
     clock: Clock = field(default=database_clock)
     offers: Offers = field(default_factory=Offers)
+    books: Books = field(default_factory=Books)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
 from orchestrator.core.actions import action_from
+from orchestrator.core.cel import facts_of
 from orchestrator.core.confidence import route
 from orchestrator.core.errors import NotFound
+from orchestrator.core.freezes import frozen_until
 from orchestrator.core.matching import fill
-from orchestrator.core.model import Kind, Requester, Requirement, Verdict
-from orchestrator.core.policy import terms_for
+from orchestrator.core.model import Kind, Level, Requester, Requirement, Verdict
+from orchestrator.core.policy import Policy, terms_for
+from orchestrator.core.policy_file import PolicyBook
 from orchestrator.service import views
 from orchestrator.service.context import Caller, Context
 from orchestrator.store import approvals, people
@@ -52,11 +56,15 @@ async def action(ctx: Context, caller: Caller, request: ExplainRequest) -> Expla
     async with ctx.db.connection() as conn:
         requester = Requester(person, roles=await people.roles_of(conn, caller.namespace, person))
     rules = ctx.governance.rules
-    assessment = rules.assess(wanted, requester, {}, request.confidence)
-    terms = terms_for(assessment.level, rules)
+    facts = facts_of(wanted, requester, {}, request.confidence)
+    assessment = rules.judge(wanted, facts)
+    book = await ctx.books.newest(ctx.db, caller.namespace)
+    policy, troubles = book.look(facts, assessment.level)
+    terms = terms_for(assessment.level, rules, policy)
+    frozen = frozen_until(terms.freeze, ctx.clock() or datetime.now(UTC))
     routing = route(
         assessment.level, terms.auto_approve, request.confidence, request.confidence is not None,
-        forbidden=assessment.forbidden_by is not None,
+        frozen=frozen is not None, forbidden=assessment.forbidden_by is not None,
     )  # fmt: skip
     async with ctx.db.connection() as conn:
         holders = await people.holders(conn, caller.namespace, terms.requirement.roles)
@@ -72,7 +80,20 @@ async def action(ctx: Context, caller: Caller, request: ExplainRequest) -> Expla
         filled={},
         can_decide=sorted(set(holders) - requester.selves),
         why_not=why_not,
+        policy_reason="; ".join([_picked(book, policy, assessment.level), *troubles]),
+        frozen_until=frozen,
     )
+
+
+def _picked(book: PolicyBook, policy: Policy | None, level: Level) -> str:
+    """Why these terms stand."""
+    if not book.version:
+        return f"no policies are published, so the defaults of level {level} stand"
+    if policy is None or None in policy.beside:
+        return f"no policy of version {book.version} surely takes it, so the defaults of level {level} stand"
+    condition = policy.match.text if policy.match else "it takes every request"
+    within = f" at {' or '.join(one for one in Level if one in policy.levels)} risk" if policy.levels else ""
+    return f"{policy.name} is the first policy of version {book.version} that takes it{within}: {condition}"
 
 
 def _can_decide(row: Params, requester: Requester, holders: Mapping[str, frozenset[str]]) -> list[str]:

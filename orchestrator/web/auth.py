@@ -49,11 +49,11 @@ async def context(request: Request) -> Context:
     return (await parts_of(request)).context
 
 
-def permitted(permission: str) -> Callable[[Caller], Awaitable[Caller]]:
-    """A dependency: the caller, whose credential must carry `permission`. The service checks it once more."""
+def permitted(*permissions: str) -> Callable[[Caller], Awaitable[Caller]]:
+    """A dependency: the caller, whose credential must carry one of `permissions`. The service checks it once more."""
 
     async def check(who: Annotated[Caller, Depends(authenticated)]) -> Caller:
-        who.need(permission)
+        who.need_any(*permissions)
         return who
 
     return check
@@ -63,5 +63,6 @@ Submitter = Annotated[Caller, Depends(permitted("submit"))]
 Reader = Annotated[Caller, Depends(permitted("read"))]
 Decider = Annotated[Caller, Depends(permitted("decide"))]
 Admin = Annotated[Caller, Depends(permitted("admin"))]
+AdminOrAuditor = Annotated[Caller, Depends(permitted("admin", "audit"))]
 Ctx = Annotated[Context, Depends(context)]
 Using = Annotated[Parts, Depends(parts_of)]
