@@ -137,6 +137,18 @@ CREATE TABLE keyturn.people (
     CONSTRAINT people_pkey PRIMARY KEY (namespace, person)
 );
 
+CREATE TABLE keyturn.policy_books (
+    namespace text NOT NULL,
+    version integer NOT NULL,
+    text text NOT NULL,
+    file text NOT NULL,
+    versions json NOT NULL,
+    digest text NOT NULL,
+    published_by text NOT NULL,
+    published_at timestamp with time zone NOT NULL,
+    CONSTRAINT policy_books_pkey PRIMARY KEY (namespace, version)
+);
+
 CREATE TABLE keyturn.role_bindings (
     namespace text NOT NULL,
     person text NOT NULL,

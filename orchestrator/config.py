@@ -14,6 +14,7 @@ from orchestrator.core.risk import RiskRules
 
 RISK_FILE = "hitl/risk-assessment-rules.yaml"
 TRIGGERS_FILE = "hitl/interrupt-triggers.yaml"
+POLICIES_FILE = "hitl/approval-policies.yaml"
 
 
 @dataclass(frozen=True, slots=True)
