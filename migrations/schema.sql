@@ -64,6 +64,27 @@ CREATE TABLE keyturn.approvals (
     CONSTRAINT approvals_workflow_id_fkey FOREIGN KEY (workflow_id) REFERENCES keyturn.workflows(workflow_id) ON DELETE CASCADE
 ) WITH (fillfactor=85);
 
+CREATE TABLE keyturn.deliveries (
+    delivery_id text NOT NULL,
+    notice_id bigint NOT NULL,
+    namespace text NOT NULL,
+    workflow_id text NOT NULL,
+    approval_id text,
+    channel text NOT NULL,
+    recipient text NOT NULL,
+    people text[] NOT NULL,
+    state keyturn.delivery_state NOT NULL DEFAULT 'queued'::text,
+    attempts integer NOT NULL DEFAULT 0,
+    queued_at timestamp with time zone NOT NULL,
+    next_at timestamp with time zone,
+    last_error text,
+    external_id text,
+    sent_at timestamp with time zone,
+    CONSTRAINT deliveries_notice_id_channel_recipient_key UNIQUE (notice_id, channel, recipient),
+    CONSTRAINT deliveries_pkey PRIMARY KEY (delivery_id),
+    CONSTRAINT deliveries_notice_id_fkey FOREIGN KEY (notice_id) REFERENCES keyturn.notices(notice_id) ON DELETE CASCADE
+) WITH (fillfactor=85);
+
 CREATE TABLE keyturn.effects (
     key text NOT NULL,
     namespace text NOT NULL,
@@ -126,6 +147,19 @@ CREATE TABLE keyturn.namespaces (
     policy_version integer NOT NULL DEFAULT 0,
     people_version bigint NOT NULL DEFAULT 0,
     CONSTRAINT namespaces_pkey PRIMARY KEY (namespace)
+);
+
+CREATE TABLE keyturn.notices (
+    notice_id bigint NOT NULL GENERATED ALWAYS AS IDENTITY,
+    namespace text NOT NULL,
+    workflow_id text NOT NULL,
+    approval_id text,
+    kind keyturn.notice_kind NOT NULL,
+    data json NOT NULL,
+    at timestamp with time zone NOT NULL,
+    fanned_at timestamp with time zone,
+    CONSTRAINT notices_pkey PRIMARY KEY (notice_id),
+    CONSTRAINT notices_workflow_id_fkey FOREIGN KEY (workflow_id) REFERENCES keyturn.workflows(workflow_id) ON DELETE CASCADE
 );
 
 CREATE TABLE keyturn.people (
@@ -231,11 +265,21 @@ CREATE INDEX approvals_expiry ON keyturn.approvals USING btree (expires_at) WHER
 
 CREATE INDEX approvals_pending ON keyturn.approvals USING btree (namespace, urgent DESC, due_at, approval_id) WHERE ((state)::text = 'pending'::text);
 
+CREATE INDEX deliveries_by_lane ON keyturn.deliveries USING btree (approval_id, channel, recipient, notice_id);
+
+CREATE INDEX deliveries_due ON keyturn.deliveries USING btree (next_at) WHERE ((state)::text = 'queued'::text);
+
 CREATE INDEX effects_by_workflow ON keyturn.effects USING btree (workflow_id);
 
 CREATE INDEX graphs_newest ON keyturn.graphs USING btree (graph, offered_at DESC);
 
 CREATE INDEX idempotency_keys_age ON keyturn.idempotency_keys USING btree (created_at);
+
+CREATE INDEX notices_by_workflow ON keyturn.notices USING btree (workflow_id);
+
+CREATE INDEX notices_late ON keyturn.notices USING btree (at) WHERE (fanned_at IS NULL);
+
+CREATE INDEX notices_waiting ON keyturn.notices USING btree (workflow_id, notice_id) WHERE (fanned_at IS NULL);
 
 CREATE INDEX role_bindings_by_role ON keyturn.role_bindings USING btree (namespace, role);
 
@@ -456,6 +500,17 @@ BEGIN
     RETURN true;
 END $function$;
 
+CREATE OR REPLACE FUNCTION keyturn.defer_chores(p_task text, p_arguments jsonb[])
+ RETURNS void
+ LANGUAGE plpgsql
+AS $function$
+BEGIN
+    PERFORM procrastinate.procrastinate_defer_jobs_v1(
+        ARRAY(SELECT ROW('notifications', p_task, 0, NULL, NULL, one, NULL)
+                     ::procrastinate.procrastinate_job_to_defer_v1
+                FROM unnest(p_arguments) AS one));
+END $function$;
+
 CREATE OR REPLACE FUNCTION keyturn.event_hash(p_previous bytea, p_seq bigint, p_at timestamp with time zone, p_type text, p_actor text, p_body text)
  RETURNS bytea
  LANGUAGE sql
@@ -489,6 +544,47 @@ BEGIN
     VALUES (CASE WHEN TG_OP = 'DELETE' THEN OLD.namespace ELSE NEW.namespace END, 1)
     ON CONFLICT (namespace) DO UPDATE SET people_version = n.people_version + 1;
     RETURN NULL;
+END $function$;
+
+CREATE OR REPLACE FUNCTION keyturn.queue_deliveries(p_notice bigint, p_at timestamp with time zone, p_deliveries json)
+ RETURNS void
+ LANGUAGE plpgsql
+AS $function$
+DECLARE
+    v_new jsonb[];
+BEGIN
+    WITH added AS (
+        INSERT INTO keyturn.deliveries (delivery_id, notice_id, namespace, workflow_id, approval_id, channel, recipient,
+                                        people, queued_at, next_at)
+        SELECT 'dl_' || replace(gen_random_uuid()::text, '-', ''), n.notice_id, n.namespace, n.workflow_id,
+               n.approval_id, d.channel, d.recipient, d.people, coalesce(p_at, now()), coalesce(p_at, now())
+          FROM keyturn.notices n,
+               json_to_recordset(p_deliveries) AS d (channel text, recipient text, people text[])
+         WHERE n.notice_id = p_notice
+        ON CONFLICT (notice_id, channel, recipient) DO NOTHING
+        RETURNING delivery_id
+    )
+    SELECT array_agg(jsonb_build_object('delivery_id', delivery_id)) INTO v_new FROM added;
+    UPDATE keyturn.notices SET fanned_at = coalesce(p_at, now()) WHERE notice_id = p_notice;
+    IF v_new IS NOT NULL THEN
+        PERFORM keyturn.defer_chores('keyturn:deliver', v_new);
+    END IF;
+END $function$;
+
+CREATE OR REPLACE FUNCTION keyturn.queue_notices(p_workflow text, p_namespace text, p_at timestamp with time zone, p_notices json)
+ RETURNS void
+ LANGUAGE plpgsql
+AS $function$
+DECLARE
+    v_written bigint;
+BEGIN
+    INSERT INTO keyturn.notices (namespace, workflow_id, approval_id, kind, data, at)
+    SELECT p_namespace, p_workflow, n.approval_id, n.kind, coalesce(n.data, '{}'), coalesce(p_at, now())
+      FROM json_to_recordset(p_notices) AS n (kind text, approval_id text, data json);
+    GET DIAGNOSTICS v_written = ROW_COUNT;
+    IF v_written > 0 THEN
+        PERFORM keyturn.defer_chores('keyturn:fan-out', ARRAY[jsonb_build_object('workflow_id', p_workflow)]);
+    END IF;
 END $function$;
 
 CREATE OR REPLACE FUNCTION keyturn.write_checkpoints(p_thread text, p_checkpoints json, p_blobs json, p_writes json, p_bytes bytea[])
@@ -534,7 +630,11 @@ CREATE DOMAIN keyturn.approval_route AS text CHECK ((VALUE = ANY (ARRAY['AUTO'::
 
 CREATE DOMAIN keyturn.approval_state AS text CHECK ((VALUE = ANY (ARRAY['pending'::text, 'approved'::text, 'executed'::text, 'lapsed'::text, 'stale'::text, 'rejected'::text, 'expired'::text, 'withdrawn'::text, 'answered'::text, 'cancelled'::text])));
 
+CREATE DOMAIN keyturn.delivery_state AS text CHECK ((VALUE = ANY (ARRAY['queued'::text, 'sent'::text, 'dead'::text])));
+
 CREATE DOMAIN keyturn.effect_state AS text CHECK ((VALUE = ANY (ARRAY['started'::text, 'finished'::text, 'failed'::text])));
+
+CREATE DOMAIN keyturn.notice_kind AS text CHECK ((VALUE = ANY (ARRAY['requested'::text, 'revised'::text, 'reminder'::text, 'escalated'::text, 'settled'::text, 'break_glass'::text, 'review_due'::text, 'unroutable'::text])));
 
 CREATE DOMAIN keyturn.rejection_outcome AS text CHECK ((VALUE = ANY (ARRAY['cancel'::text, 'resume'::text])));
 
