@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from email import message_from_bytes
-from email.message import Message as Mail
+from email.message import EmailMessage
 from email.policy import default
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, cast
@@ -64,7 +65,7 @@ class Receiver:
 
 
 @contextlib.contextmanager
-def receiving(respond: Callable[[Request], Answer] | None = None, port: int = 0) -> Iterator[Receiver]:
+def receiving(respond: Callable[[Request], Answer] | None = None, port: int = 0) -> Generator[Receiver]:
     """A receiver on 127.0.0.1 while the block runs."""
     receiver = Receiver(respond or (lambda _: Answer()))
 
@@ -179,11 +180,18 @@ class LinearWorkspace:
         return Answer(body={"data": {"issueUpdate": {"success": True}}})
 
 
+def plain_text(mail: EmailMessage) -> str:
+    """What a mail says to who reads plain text."""
+    part = mail.get_body(("plain",))
+    assert part is not None
+    return str(part.get_content())
+
+
 class Mailbox:
     """What an SMTP server took. `refusals` are answered first, `lost` times it takes a mail and says it did not."""
 
     def __init__(self) -> None:
-        self.mails: list[Mail] = []
+        self.mails: list[EmailMessage] = []
         self.raw: list[bytes] = []
         self.refusals: list[str] = []
         self.lost = 0
@@ -208,11 +216,11 @@ class Mailbox:
 
 
 @contextlib.contextmanager
-def mail_server() -> Iterator[Mailbox]:
+def mail_server() -> Generator[Mailbox]:
     """An SMTP server on 127.0.0.1 while the block runs."""
     mailbox = Mailbox()
     # aiosmtpd connects to itself to see that it runs, which port 0 does not allow.
-    with contextlib.closing(__import__("socket").socket()) as probe:
+    with contextlib.closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     controller = Controller(mailbox, hostname="127.0.0.1", port=port)

@@ -7,7 +7,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,6 +25,48 @@ from tests.harness import PEOPLE, Keyturn, caller, running
 
 CONFIG = Path(__file__).resolve().parents[2] / "config"
 CANARY = "canary-8f3b1c-do-not-tell"
+GUARD = "allow_private: true, allow_http: true"
+SECRET = "whsec_" + "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0"
+ENVIRONMENT = {
+    "HOOK_SECRET": SECRET, "SLACK_TOKEN": "xoxb-very-private", "LINEAR_KEY": "lin_api_very_private",
+}  # fmt: skip
+
+
+def hook(url: str, more: str = "") -> str:
+    return f"""
+channels:
+  hook:
+    type: webhook
+    url: {url}/in
+    secrets: [env:HOOK_SECRET]
+    allow_private: true
+    allow_http: true
+{more or "routes: [{channels: [hook]}]"}
+"""
+
+
+def bot(url: str) -> str:
+    return f"""
+channels:
+  slack: {{type: slack, token: "env:SLACK_TOKEN", channel: C1, api: "{url}/api", allow_private: true, allow_http: true}}
+routes: [{{channels: [slack]}}]
+"""
+
+
+def linear(url: str) -> str:
+    return f"""
+channels:
+  tickets: {{type: linear, key: "env:LINEAR_KEY", team: OPS, url: "{url}/graphql", {GUARD}}}
+routes: [{{channels: [tickets]}}]
+"""
+
+
+def mail(port: int, more: str = "") -> str:
+    return f"""
+channels:
+  mail: {{type: email, host: 127.0.0.1, port: {port}, security: none, from: Keyturn <keyturn@example.org>{more}}}
+routes: [{{channels: [mail]}}]
+"""
 
 
 @dataclass
@@ -80,16 +122,24 @@ class Telling:
         """What the workflow's events of one type say."""
         return await self.rows("SELECT body FROM keyturn.events WHERE type = %s ORDER BY seq", kind)
 
-    async def rows(self, statement: str, *values: object) -> list[dict[str, Any]]:
+    async def rows(self, statement: str, *values: object, read: bool = True) -> list[dict[str, Any]]:
         """What a statement gives."""
         async with self.keyturn.ctx.db.connection() as conn:
-            return await (await conn.execute(statement.encode(), values or None)).fetchall()
+            found = await conn.execute(statement.encode(), values or None)
+            return await found.fetchall() if read else []
 
     async def jobs(self) -> int:
         """How many chores of ours wait."""
         found = await self.rows("SELECT 1 FROM procrastinate.procrastinate_jobs WHERE status = 'todo'"
                                 " AND queue_name = 'notifications'")  # fmt: skip
         return len(found)
+
+    async def until(self, found: Callable[[], Awaitable[bool]], seconds: float = 20.0) -> None:
+        """Wait on the event channel until `found` holds."""
+        async with asyncio.timeout(seconds), self.keyturn.ctx.db.listener("keyturn_events") as conn:
+            while not await found():
+                async for _ in conn.notifies(timeout=0.5, stop_after=1):
+                    break
 
     def later(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
@@ -116,8 +166,8 @@ async def telling(
     links: Links | None = None,
     resolver: Resolver = system_resolver,
     arguments: Mapping[str, object] | None = None,
-    **overrides: object,
-) -> AsyncIterator[Telling]:
+    **overrides: Any,
+) -> AsyncGenerator[Telling]:
     """A Keyturn with these channels and a deployment to production that waits for a decision."""
     with patch.dict(os.environ, environment or {}):
         async with running(database_url, config=write_config(folder, channels), **overrides) as keyturn:
@@ -145,8 +195,5 @@ async def telling(
             yield made[0]
 
 
-async def until(found: Any, seconds: float = 20.0) -> None:
-    """Wait until an awaited condition holds, looking again whenever the loop has nothing better to do."""
-    async with asyncio.timeout(seconds):
-        while not await found():
-            await asyncio.sleep(0.02)
+async def states(told: Telling) -> list[tuple[str, str]]:
+    return [(row["kind"], row["state"]) for row in await told.deliveries()]
