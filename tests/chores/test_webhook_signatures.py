@@ -7,6 +7,7 @@ import hashlib
 import hmac
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,6 +28,14 @@ def verifies(request: Request, secret: str) -> bool:
     expected = base64.b64encode(hmac.new(key, content, hashlib.sha256).digest()).decode()
     given = [part.split(",", 1) for part in headers["webhook-signature"].split(" ")]
     return any(version == "v1" and hmac.compare_digest(value, expected) for version, value in given)
+
+
+def documented(secret: str, headers: dict[str, str], body: bytes) -> bool:
+    """As the documentation shows it."""
+    text = (Path(__file__).parents[2] / "docs" / "notifications.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    exec(text.partition("```python verify\n")[2].partition("```")[0], names)  # noqa: S102 our own document
+    return bool(names["verify"](secret, headers, body))
 
 
 def test_the_specifications_own_example_comes_out() -> None:
@@ -56,6 +65,9 @@ routes: [{{channels: [hook]}}]
             (request,) = receiver.requests
             assert verifies(request, NEW)
             assert verifies(request, OLD)
+            assert documented(OLD, request.headers, request.body)
+            assert not documented(OTHER, request.headers, request.body)
+            assert not documented(NEW, {**request.headers, "webhook-timestamp": "1700000000"}, request.body)
             assert not verifies(request, OTHER)
             assert not verifies(Request("POST", "/", request.headers, request.body + b" "), NEW)
             assert abs(int(request.headers["webhook-timestamp"]) - told.now.timestamp()) < 2
