@@ -1,7 +1,7 @@
 """README and docs say what is there: links lead somewhere, commands exist, code compiles, files load.
 
-Fenced blocks are told apart by their info string. `yaml rules`, `yaml triggers` and `yaml runbook` are read by the
-loaders that read such files; `python run` is executed, as it builds a graph.
+Fenced blocks are told apart by their info string. `yaml rules`, `yaml triggers`, `yaml channels` and `yaml runbook` are
+read by the loaders that read such files; `python run` is executed, as it builds a graph.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from fastapi.routing import APIRoute
 from typer.core import TyperGroup
 
 from orchestrator.cli.app import app as cli
-from orchestrator.config import RISK_FILE, TRIGGERS_FILE
+from orchestrator.config import CHANNELS_FILE, RISK_FILE, TRIGGERS_FILE
+from orchestrator.core.channels import Channels
 from orchestrator.core.errors import StepFailed
 from orchestrator.core.risk import RiskRules
 from orchestrator.sdk.runbooks import load_runbook, load_runbooks
@@ -192,6 +193,11 @@ def test_rules_and_triggers_load(block: Block) -> None:
     assert set(rules.gates) == set(yaml.safe_load(block.body).get("graphs", {}))
 
 
+@pytest.mark.parametrize("block", of("yaml channels"))
+def test_channels_load(block: Block) -> None:
+    assert Channels.load(block.body, str(block)).active
+
+
 def test_the_levels_in_the_documents_are_those_that_are_shipped() -> None:
     shipped = yaml.safe_load((REPOSITORY / "config" / RISK_FILE).read_text(encoding="utf-8"))["risk_levels"]
     told = [yaml.safe_load(one.body) for one in BLOCKS if one.info == "yaml rules"]
@@ -235,7 +241,8 @@ def test_the_table_of_settings_is_complete_and_right() -> None:
 
 @pytest.mark.parametrize("page", pages())
 def test_every_variable_named_is_read_somewhere(page: Path) -> None:
-    places = [*(REPOSITORY / "orchestrator").rglob("*.py"), REPOSITORY / "docker-compose.yml"]
+    named = [REPOSITORY / "docker-compose.yml", REPOSITORY / "config" / CHANNELS_FILE]
+    places = [*(REPOSITORY / "orchestrator").rglob("*.py"), *named]
     sources = "\n".join(place.read_text(encoding="utf-8") for place in places)
     settings = {ENV_PREFIX + name.upper() for name in Settings.model_fields}
     for name in set(re.findall(r"\bKEYTURN_[A-Z_]*[A-Z]\b", page.read_text(encoding="utf-8"))):
