@@ -1,7 +1,7 @@
 """README and docs say what is there: links lead somewhere, commands exist, code compiles, files load.
 
-Fenced blocks are told apart by their info string. `yaml rules`, `yaml triggers` and `yaml runbook` are read by the
-loaders that read such files; `python run` is executed, as it builds a graph.
+Fenced blocks are told apart by their info string. `yaml rules`, `yaml triggers`, `yaml policies` and
+`yaml runbook` are read by the loaders that read such files; `python run` is executed, as it builds a graph.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typer.core import TyperGroup
 from orchestrator.cli.app import app as cli
 from orchestrator.config import RISK_FILE, TRIGGERS_FILE
 from orchestrator.core.errors import StepFailed
+from orchestrator.core.policy_file import PolicyBook, PolicyEntry
 from orchestrator.core.risk import RiskRules
 from orchestrator.sdk.runbooks import load_runbook, load_runbooks
 from orchestrator.settings import ENV_PREFIX, Settings
@@ -190,6 +191,18 @@ def test_rules_and_triggers_load(block: Block) -> None:
     rules = RiskRules.load(texts[RISK_FILE], texts[TRIGGERS_FILE], (RISK_FILE, TRIGGERS_FILE))
     assert len(rules.rules) == len(yaml.safe_load(texts[RISK_FILE])["rules"])
     assert set(rules.gates) == set(yaml.safe_load(block.body).get("graphs", {}))
+
+
+@pytest.mark.parametrize("block", of("yaml policies"))
+def test_policies_load(block: Block) -> None:
+    book = PolicyBook.load(block.body, str(block), ("team_lead", "tech_lead", "cto"))
+    assert len(book.policies) == 1
+
+
+def test_the_table_of_policy_keys_is_complete() -> None:
+    section = (REPOSITORY / "docs" / "policies.md").read_text(encoding="utf-8").partition("## Every key")[2]
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == set(PolicyEntry.model_fields)
 
 
 def test_the_levels_in_the_documents_are_those_that_are_shipped() -> None:
