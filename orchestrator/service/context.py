@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from orchestrator.config import Governance
 from orchestrator.core.errors import Forbidden
 from orchestrator.service.books import Books
+from orchestrator.service.laws import Laws
 from orchestrator.service.offers import Offers
 from orchestrator.store.db import Clock, Database, database_clock
 
@@ -33,7 +35,7 @@ class Caller:
             self.need(" or ".join(permissions))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Context:
     """The parts a use case works with."""
 
@@ -42,3 +44,8 @@ class Context:
     clock: Clock = field(default=database_clock)
     offers: Offers = field(default_factory=Offers)
     books: Books = field(default_factory=Books)
+
+    @cached_property
+    def laws(self) -> Laws:
+        """What requests are judged by, remembered."""
+        return Laws(self.db, self.governance, self.books)

@@ -17,14 +17,14 @@ from orchestrator.service.context import Caller, Context
 from orchestrator.web.parts import Parts, parts_of
 
 # Declared for the OpenAPI document; the refusals are ours, as problem documents.
-_bearer = HTTPBearer(auto_error=False, bearerFormat="kt_<id>_<secret>", description="An API key as a bearer token")
-_header = APIKeyHeader(name="X-API-Key", auto_error=False, description="The same key in a header of its own")
+BEARER = HTTPBearer(auto_error=False, bearerFormat="kt_<id>_<secret>", description="An API key as a bearer token")
+KEY_HEADER = APIKeyHeader(name="X-API-Key", auto_error=False, description="The same key in a header of its own")
 
 
 async def presented_key(
     request: Request,
-    bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
-    header: Annotated[str | None, Security(_header)],
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Security(BEARER)],
+    header: Annotated[str | None, Security(KEY_HEADER)],
 ) -> str:
     """The key as it was sent; raises Unauthenticated when none was, or one of another scheme."""
     if bearer is not None:

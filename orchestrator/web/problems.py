@@ -29,13 +29,21 @@ STATUS: Final[Mapping[str, HTTPStatus]] = {
     "not_eligible": HTTPStatus.FORBIDDEN,
     "self_approval": HTTPStatus.FORBIDDEN,
     "identity_mismatch": HTTPStatus.FORBIDDEN,
+    "not_owner": HTTPStatus.FORBIDDEN,
+    "stage_not_open": HTTPStatus.FORBIDDEN,
+    "review_outstanding": HTTPStatus.FORBIDDEN,
+    "token_wrong_user": HTTPStatus.FORBIDDEN,
     "not_found": HTTPStatus.NOT_FOUND,
+    "token_invalid": HTTPStatus.NOT_FOUND,
     "method_not_allowed": HTTPStatus.METHOD_NOT_ALLOWED,
     "not_acceptable": HTTPStatus.NOT_ACCEPTABLE,
     "already_resolved": HTTPStatus.CONFLICT,
     "already_executed": HTTPStatus.CONFLICT,
     "stale_revision": HTTPStatus.CONFLICT,
     "vote_final": HTTPStatus.CONFLICT,
+    "principal_already_counted": HTTPStatus.CONFLICT,
+    "person_already_counted": HTTPStatus.CONFLICT,
+    "approver_ineligible": HTTPStatus.CONFLICT,
     "hash_mismatch": HTTPStatus.CONFLICT,
     "approval_id_needed": HTTPStatus.CONFLICT,
     "nothing_pending": HTTPStatus.CONFLICT,
@@ -46,11 +54,15 @@ STATUS: Final[Mapping[str, HTTPStatus]] = {
     "rejected": HTTPStatus.CONFLICT,
     "expired": HTTPStatus.GONE,
     "approval_lapsed": HTTPStatus.GONE,
+    "token_used": HTTPStatus.GONE,
+    "token_expired": HTTPStatus.GONE,
     "too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     "invalid_input": HTTPStatus.UNPROCESSABLE_ENTITY,
     "invalid_document": HTTPStatus.UNPROCESSABLE_ENTITY,
     "not_storable": HTTPStatus.UNPROCESSABLE_ENTITY,
     "invalid_answer": HTTPStatus.UNPROCESSABLE_ENTITY,
+    "unroutable": HTTPStatus.UNPROCESSABLE_ENTITY,
+    "not_editable": HTTPStatus.UNPROCESSABLE_ENTITY,
     "justification_required": HTTPStatus.UNPROCESSABLE_ENTITY,
     "frozen": HTTPStatus.LOCKED,
     "too_many": HTTPStatus.TOO_MANY_REQUESTS,
@@ -88,9 +100,14 @@ class ProblemResponse(JSONResponse):
     media_type = MEDIA_TYPE
 
 
+def status_of(error: KeyturnError) -> HTTPStatus:
+    """The HTTP status that an error has."""
+    return STATUS.get(error.code, _INTERNAL)
+
+
 def problem(error: KeyturnError) -> ProblemResponse:
     """The answer to an error: its status, its problem document and the headers that go with it."""
-    status = STATUS.get(error.code, _INTERNAL)
+    status = status_of(error)
     if status is _INTERNAL:
         _log.error("a request failed with %s: %s", error.code, error.detail)
         return unexplained()
