@@ -1,7 +1,7 @@
 """README and docs say what is there: links lead somewhere, commands exist, code compiles, files load.
 
-Fenced blocks are told apart by their info string. `yaml rules`, `yaml triggers`, `yaml channels` and `yaml runbook` are
-read by the loaders that read such files; `python run` is executed, as it builds a graph.
+Fenced blocks are told apart by their info string. `yaml rules`, `yaml triggers`, `yaml policies`, `yaml channels` and
+`yaml runbook` are read by the loaders that read such files; `python run` is executed, as it builds a graph.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from orchestrator.cli.app import app as cli
 from orchestrator.config import CHANNELS_FILE, RISK_FILE, TRIGGERS_FILE
 from orchestrator.core.channels import Channels
 from orchestrator.core.errors import StepFailed
+from orchestrator.core.policy_file import PolicyBook, PolicyEntry
 from orchestrator.core.risk import RiskRules
 from orchestrator.sdk.runbooks import load_runbook, load_runbooks
 from orchestrator.settings import ENV_PREFIX, Settings
@@ -196,6 +197,18 @@ def test_rules_and_triggers_load(block: Block) -> None:
 @pytest.mark.parametrize("block", of("yaml channels"))
 def test_channels_load(block: Block) -> None:
     assert Channels.load(block.body, str(block)).active
+
+
+@pytest.mark.parametrize("block", of("yaml policies"))
+def test_policies_load(block: Block) -> None:
+    book = PolicyBook.load(block.body, str(block), ("team_lead", "tech_lead", "cto"))
+    assert len(book.policies) == 1
+
+
+def test_the_table_of_policy_keys_is_complete() -> None:
+    section = (REPOSITORY / "docs" / "policies.md").read_text(encoding="utf-8").partition("## Every key")[2]
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == set(PolicyEntry.model_fields)
 
 
 def test_the_levels_in_the_documents_are_those_that_are_shipped() -> None:
