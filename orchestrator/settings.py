@@ -60,6 +60,9 @@ class Settings(BaseSettings):
     connect_timeout_seconds: Annotated[int, Field(ge=1, le=600)] = 5
     statement_timeout_seconds: Seconds = 30.0
 
+    # The Ed25519 key that anchors of the audit trail are signed with; `keyturn up` makes one of its own.
+    anchor_key_file: Path | None = None
+
     @field_validator("database_url")
     @classmethod
     def _database_url_is_postgres(cls, value: str | None) -> str | None:

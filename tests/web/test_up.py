@@ -107,7 +107,7 @@ async def test_one_command_serves_survives_and_stops(data_dir: Path) -> None:
 
         owner = one.client()
         waiting = await owner.submit("governed", {"operation": "deploy", "environment": "production"})
-        assert (await owner.wait(waiting.workflow_id, 20, until="decision")).status == "waiting"
+        assert (await owner.wait(waiting.workflow_id, 20, until="settled")).status == "waiting"
 
         postmaster = one.postmaster
         os.kill(postmaster, signal.SIGKILL)
