@@ -34,19 +34,25 @@ async def wait(
 ) -> WorkflowStatus:
     """The short status as soon as the workflow is there, or at the time-out as it is then."""
     hub, place = parts.hub, (who.namespace, workflow_id, _STATUS)
-    ends = asyncio.get_running_loop().time() + timeout
+    ends, late = asyncio.get_running_loop().time() + timeout, False
     with hub.follow(workflow_id) as woken:
         while True:
             # Before reading: what happens from here on wakes us again.
             woken.clear()
             status = await hub.read(place, lambda: workflows.status(parts.context, who, workflow_id))
             now = Status(status.status)
-            if now.finished or (until == "settled" and now.settled) or hub.stopping:
+            if now.finished or (until == "settled" and now.settled) or late or hub.stopping:
                 return status
-            try:
-                async with asyncio.timeout_at(ends):
-                    await woken.wait()
-            except TimeoutError:
-                return status
-            # A revoked key waits for nothing more.
+            late = not await _woken(woken, ends)
+            # A key that was revoked meanwhile is told nothing more.
             await parts.keyring.authenticate(presented)
+
+
+async def _woken(woken: asyncio.Event, ends: float) -> bool:
+    """Whether there was a wake-up before the time was over."""
+    try:
+        async with asyncio.timeout_at(ends):
+            await woken.wait()
+    except TimeoutError:
+        return False
+    return True

@@ -36,9 +36,194 @@ async def finished(keyturn: Keyturn, count: int = 1, **arguments: object) -> lis
     return workflows
 
 
-async def tamper(keyturn: Keyturn, *statements: str, **parts: object) -> None:
+async def tamper(keyturn: Keyturn, statement: str, **parts: object) -> None:
     """What somebody does who owns the database."""
-    async with keyturn.ctx.db.transaction() as conn:
+    async with keyturn.ctx.db.connection() as conn:
+        await conn.execute(statement, parts or None)  # pyright: ignore[reportArgumentType] written in this file
+
+
+async def exported(client: AsyncKeyturn, **wanted: Any) -> list[str]:
+    """The lines of an export."""
+    pieces = [piece async for piece in client.export_audit(**wanted)]
+    return b"".join(pieces).decode().splitlines()
+
+
+async def anchored(client: AsyncKeyturn) -> list[str]:
+    """The lines of an anchor."""
+    return b"".join([piece async for piece in client.anchor_audit()]).decode().splitlines(keepends=True)
+
+
+async def still_contains(client: AsyncKeyturn, anchor: list[str]) -> Verification:
+    """What the server says of an anchor's heads."""
+    heads = [ChainHead(workflow_id=n, seq=h.seq, hash=h.hash.hex()) for n, h in anchored_heads(anchor)]
+    return await client.contains_heads(heads)
+
+
+# Verifying
+
+
+# Where HERE stands.
+THIRD = "WHERE workflow_id = %(id)s AND seq = 3"
+SWAP = """
+WITH gone AS (DELETE FROM keyturn.events WHERE workflow_id = %(id)s AND seq IN (3, 4) RETURNING *)
+INSERT INTO keyturn.events SELECT workflow_id, 1007 - seq, namespace, at, type, actor, body, hash FROM gone
+"""
+ADD = """
+INSERT INTO keyturn.events SELECT workflow_id, seq + 1, namespace, at, type, actor, body, hash
+  FROM keyturn.events WHERE workflow_id = %(id)s ORDER BY seq DESC LIMIT 1
+"""
+PUT_BEFORE = """
+INSERT INTO keyturn.events SELECT workflow_id, 0, namespace, at, type, actor, body, hash
+  FROM keyturn.events WHERE workflow_id = %(id)s AND seq = 1
+"""
+# What is done to one of two workflows, at which event that is found, and how it is told.
+TAMPERING: dict[str, tuple[str, int | None, str]] = {
+    "a changed body": ("UPDATE keyturn.events SET body = '{}' HERE", 3, "not what was written"),
+    "a changed space": ("UPDATE keyturn.events SET body = (body::text || ' ')::json HERE", 3, "not what"),
+    "a changed actor": ("UPDATE keyturn.events SET actor = 'eve' HERE", 3, "not what"),
+    "a changed time": ("UPDATE keyturn.events SET at = at + '1 microsecond' HERE", 3, "not what"),
+    "a time that is none": ("UPDATE keyturn.events SET at = 'infinity' HERE", 3, "not what"),
+    "a changed hash": ("UPDATE keyturn.events SET hash = '' HERE", 3, "not what"),
+    "two that changed places": (SWAP, 3, "not what"),
+    "one that was taken out": ("DELETE FROM keyturn.events HERE", 3, "event 3 is missing"),
+    "two that were taken out": (
+        "DELETE FROM keyturn.events WHERE workflow_id = %(id)s AND seq IN (3, 4)",
+        3,
+        "events 3 to 4 are missing",
+    ),
+    "the newest cut off": ("DELETE FROM keyturn.events WHERE workflow_id = %(id)s AND seq > 5", 6, "at the end"),
+    "one that was added": (ADD, None, "not what"),
+    "one before the first": (PUT_BEFORE, 0, "where none may be"),
+    "one that was moved away": ("UPDATE keyturn.events SET namespace = 'elsewhere' HERE", 3, "elsewhere"),
+    "a head that lags": (
+        "UPDATE keyturn.workflows SET last_seq = last_seq - 1 WHERE workflow_id = %(id)s",
+        None,
+        "the row counts",
+    ),
+    "a head of another chain": (
+        "UPDATE keyturn.workflows SET last_hash = sha256('x') WHERE workflow_id = %(id)s",
+        None,
+        "hash is not the one",
+    ),
+    "all events gone": ("DELETE FROM keyturn.events WHERE workflow_id = %(id)s", 1, "missing at the end"),
+    "the workflow gone": ("DELETE FROM keyturn.workflows WHERE workflow_id = %(id)s", None, "the row of"),
+}
+
+
+async def test_an_untouched_trail_verifies_whole(edge: Edge, keyturn: Keyturn, monkeypatch: pytest.MonkeyPatch) -> None:
+    workflows = await finished(keyturn, 3, odd="\u2028 é 漢 \x07 \\u0000")
+    async with edge.client() as client:
+        found = await client.verify_audit()
+        assert (found.ok, found.findings) == (True, [])
+        assert found.chains == len(workflows) + 1, "and the namespace's own"
+        async with keyturn.ctx.db.connection() as conn:
+            row = await (await conn.execute("SELECT count(*) AS n FROM keyturn.events")).fetchone()
+        assert row is not None
+        assert found.events == row["n"]
+        # The same in the smallest steps that can be taken.
+        for name in ("_CHAINS", "_EVENTS", "_NAMES"):
+            monkeypatch.setattr(service, name, 1)
+        assert await client.verify_audit() == found
+        async with edge.http(await edge.key()) as http:
+            pages: list[dict[str, Any]] = []
+            while not pages or pages[-1]["next_cursor"]:
+                after = {"after": pages[-1]["next_cursor"]} if pages else {}
+                pages.append((await http.get("/audit/verify", params={"limit": 1, **after})).json())
+            assert sum(page["chains"] for page in pages) == found.chains
+            assert len(pages) > len(workflows)
+
+
+@pytest.mark.parametrize("what", TAMPERING)
+async def test_what_was_tampered_with_is_found_and_named(edge: Edge, keyturn: Keyturn, what: str) -> None:
+    hurt, sound = await finished(keyturn, 2)
+    length = len(await keyturn.types(hurt))
+    statement, seq, told = TAMPERING[what]
+    await tamper(keyturn, statement.replace("HERE", THIRD), id=hurt)
+    if what == "two that changed places":
+        await tamper(keyturn, "UPDATE keyturn.events SET seq = seq - 1000 WHERE seq > 1000")
+    async with edge.client() as client:
+        found = await client.verify_audit()
+    assert not found.ok
+    assert {one.workflow_id for one in found.findings} == {hurt}
+    assert sound not in str(found)
+    first = found.findings[0]
+    assert told in first.detail
+    assert seq is None or first.seq == seq
+    assert first.seq is None or first.seq <= length + 1
+
+
+async def test_the_chain_of_the_namespace_itself_is_verified_too(edge: Edge, keyturn: Keyturn) -> None:
+    async with edge.client() as client:
+        assert (await client.verify_audit()).ok
+        await tamper(keyturn, "UPDATE keyturn.events SET actor = 'eve' WHERE workflow_id = '@default' AND seq = 2")
+        (one,) = (await client.verify_audit()).findings
+        assert (one.workflow_id, one.seq) == ("@default", 2)
+
+
+async def test_a_chain_that_is_wrong_throughout_tells_the_first_and_how_many_more(edge: Edge, keyturn: Keyturn) -> None:
+    for number in range(30):
+        await edge.key(f"person{number}")
+    async with edge.client() as client:
+        await tamper(keyturn, "UPDATE keyturn.events SET actor = 'eve' WHERE workflow_id = '@default'")
+        found = (await client.verify_audit()).findings
+    assert [one.seq for one in found[:3]] == [1, 2, 3]
+    assert len(found) == 21
+    assert "more events of this chain are wrong" in found[-1].detail
+
+
+# Anchors
+
+
+CUT = """
+DELETE FROM keyturn.events WHERE workflow_id = %(id)s AND seq > 5;
+UPDATE keyturn.workflows w SET last_seq = e.seq, last_hash = e.hash
+  FROM keyturn.events e WHERE w.workflow_id = %(id)s AND e.workflow_id = w.workflow_id AND e.seq = 5
+"""
+REMOVE = """
+DELETE FROM keyturn.events WHERE workflow_id = %(id)s;
+DELETE FROM keyturn.workflows WHERE workflow_id = %(id)s
+"""
+REWRITE = """
+UPDATE keyturn.events SET actor = 'eve' WHERE workflow_id = %(id)s AND seq = 1;
+DO $$
+DECLARE
+    e record;
+    h bytea := '';
+BEGIN
+    FOR e IN SELECT *, body::text AS b FROM keyturn.events WHERE workflow_id = %(id)s ORDER BY seq LOOP
+        h := keyturn.event_hash(h, e.seq, e.at, e.type, e.actor, e.b);
+        UPDATE keyturn.events SET hash = h WHERE workflow_id = e.workflow_id AND seq = e.seq;
+    END LOOP;
+    UPDATE keyturn.workflows SET last_hash = h WHERE workflow_id = %(id)s;
+END $$
+"""
+FORGED = {
+    "the newest cut off, and the head with them": (CUT, "missing at the end"),
+    "the whole chain and its workflow taken out": (REMOVE, "the whole chain is gone"),
+    "the chain written anew": (REWRITE, "was written anew"),
+}
+
+
+@pytest.fixture
+async def signing(keyturn: Keyturn, tmp_path: Path) -> tuple[Keyturn, str]:
+    """A Keyturn with a key to sign anchors, and the public half."""
+    file = tmp_path / "anchor-key.pem"
+    public = ensure_key(file)
+    settings = keyturn.settings.model_copy(update={"anchor_key_file": file})
+    return Keyturn(keyturn.ctx, settings, keyturn.catalog), public
+
+
+@pytest.mark.parametrize("what", FORGED)
+async def test_what_was_forged_to_the_end_is_found_by_an_anchor_only(signing: tuple[Keyturn, str], what: str) -> None:
+    keyturn, public = signing
+    statements, told = FORGED[what]
+    async with served(keyturn) as edge, edge.client() as client:
+        hurt, _ = await finished(keyturn, 2)
+        anchor = await anchored(client)
+        await finished(keyturn)
+        facts = check_anchor(anchor, public)
+        assert (facts.namespace, facts.chains, facts.public_key) == ("default", 3, public)
+        assert (await still_contains(client, anchor)).ok, "what came since does not disturb"
         await tamper(keyturn, statements.replace("%(id)s", f"'{hurt}'"))
         assert (await client.verify_audit()).ok, "the chains by themselves cannot show it"
         found = await still_contains(client, anchor)
