@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -195,22 +194,20 @@ def _count(findings: Sequence[AuditFinding]) -> str:
 
 
 def _save(pieces: Iterable[bytes], file: Path | None) -> None:
-    with _opened(file) as out:
-        for piece in pieces:
-            out.write(piece)
-        out.flush()
-
-
-@contextmanager
-def _opened(file: Path | None) -> Generator[IO[bytes]]:
-    """Standard output, or a file that gets its name when it is whole."""
+    """Write to standard output, or to a file that gets its name when it is whole. What comes is ASCII."""
     if file is None:
-        yield sys.stdout.buffer
+        for piece in pieces:
+            sys.stdout.write(piece.decode("ascii"))
+        sys.stdout.flush()
         return
     building = file.with_name(f"{file.name}.part")
-    with building.open("wb") as out:
-        yield out
-    building.replace(file)
+    try:
+        with building.open("wb") as out:
+            for piece in pieces:
+                out.write(piece)
+        building.replace(file)
+    finally:
+        building.unlink(missing_ok=True)
 
 
 def _utc(at: datetime | None) -> datetime | None:
