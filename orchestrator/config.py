@@ -5,15 +5,17 @@ What the files mean is in `core`; this module only finds and reads them. A chang
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from orchestrator.core.confidence import DEFAULT_RULES, ConfidenceRules
 from orchestrator.core.errors import InvalidDocument
 from orchestrator.core.gates import NodeGate
 from orchestrator.core.risk import RiskRules
 
 RISK_FILE = "hitl/risk-assessment-rules.yaml"
 TRIGGERS_FILE = "hitl/interrupt-triggers.yaml"
+CONFIDENCE_FILE = "hitl/confidence.yaml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,7 @@ class Governance:
     """Everything that decides what may run: compiled rules, triggers, levels and gates."""
 
     rules: RiskRules
+    confidence: ConfidenceRules = field(default=DEFAULT_RULES)
 
     def gate(self, graph: str, node: str) -> NodeGate | None:
         """The gate before `node` of `graph`, if the triggers file puts one there."""
@@ -37,7 +40,23 @@ def load_governance(folder: Path) -> Governance:
     texts = [read_text(file, problems) for file in files]
     if problems:
         raise InvalidDocument(tuple(problems))
-    return Governance(RiskRules.load(texts[0], texts[1], (str(files[0]), str(files[1]))))
+    rules = RiskRules.load(texts[0], texts[1], (str(files[0]), str(files[1])))
+    return Governance(rules, load_confidence(folder))
+
+
+def load_confidence(folder: Path) -> ConfidenceRules:
+    """The factors, adjustments and thresholds of `confidence.yaml`; without that file, the shipped weights alone.
+
+    Raises InvalidDocument when the file is there and wrong.
+    """
+    file = folder / CONFIDENCE_FILE
+    if not file.exists():
+        return DEFAULT_RULES
+    problems: list[str] = []
+    text = read_text(file, problems)
+    if problems:
+        raise InvalidDocument(tuple(problems))
+    return ConfidenceRules.load(text, str(file))
 
 
 def read_text(file: Path, problems: list[str]) -> str:

@@ -14,9 +14,10 @@ from typing import cast
 from langgraph.types import Interrupt
 
 from orchestrator.core.canonical import canonical_json, digest, redact
-from orchestrator.core.confidence import route
+from orchestrator.core.confidence import DEFAULT_RULES, ConfidenceRules, Thresholds, adjusted, route
 from orchestrator.core.deadlines import deadlines, lapses_at
-from orchestrator.core.model import ApprovalState, Assessment, Kind, Level, Requirement, Route, Routing
+from orchestrator.core.errors import GraphFault
+from orchestrator.core.model import Adjustment, ApprovalState, Assessment, Kind, Level, Requirement, Route, Routing
 from orchestrator.core.policy import Terms, terms_for
 from orchestrator.core.questions import check_answer
 from orchestrator.core.risk import RiskRules
@@ -44,12 +45,15 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What a pause is judged in: the node of each interrupt, the round it is asked in, and which still wait."""
+    """What a pause is judged in: the node of each interrupt, the round it is asked in, which still wait, and what an
+    agent's confidence is worth.
+    """
 
     now: datetime
     nodes: Mapping[str, str] = field(default_factory=dict[str, str])
     rounds: Mapping[str, int] = field(default_factory=dict[str, int])
     waiting: frozenset[str] = frozenset()
+    confidence: ConfidenceRules = DEFAULT_RULES
 
 
 def plan(lease: Lease, rules: RiskRules, interrupts: Iterable[Interrupt], situation: Situation) -> Pause:
@@ -110,7 +114,7 @@ def _row(lease: Lease, rules: RiskRules, interrupt: Interrupt, ask: Ask, situati
         "requested_at": now,
     }
     judged = (
-        _approval(lease, rules, ask, row["node"], now)
+        _approval(lease, rules, ask, row["node"], situation)
         if ask.kind is Kind.APPROVAL
         else _question(lease, rules, ask, now)
     )
@@ -135,16 +139,40 @@ def _described(ask: Ask) -> str:
     return " ".join(part for part in parts if part)
 
 
-def _approval(lease: Lease, rules: RiskRules, ask: Ask, node: str, now: datetime) -> Params:
+def _adjustments(lease: Lease, ask: Ask, node: str, config: ConfidenceRules) -> tuple[Adjustment, ...]:
+    """What an agent's confidence is adjusted by: what the interrupt brings, else what the configuration says."""
+    if not ask.from_agent or ask.action is None:
+        return ()
+    if ask.adjustments is not None:
+        return ask.adjustments
+    return config.adjustments(ask.action, lease.requester, lease.facts(node), ask.confidence or 0.0)
+
+
+def _thresholds(ask: Ask, config: ConfidenceRules) -> Thresholds:
+    auto = config.thresholds.auto if ask.auto_threshold is None else ask.auto_threshold
+    quick = min(config.thresholds.quick, auto) if ask.quick_threshold is None else ask.quick_threshold
+    if quick > auto:
+        detail = f"an interrupt() payload is malformed: its threshold quick ({quick:g}) is above auto ({auto:g})"
+        raise GraphFault(detail)
+    return Thresholds(auto, quick)
+
+
+def _approval(lease: Lease, rules: RiskRules, ask: Ask, node: str, situation: Situation) -> Params:
     assert ask.action is not None  # noqa: S101 an approval has an action: the reader saw to it
-    confidence = (ask.confidence or 0.0) if ask.from_agent else None
+    now, config = situation.now, situation.confidence
+    added = _adjustments(lease, ask, node, config)
+    points = [one.points for one in added]
+    confidence = adjusted(ask.confidence, points) if ask.from_agent else None
     assessment = rules.assess(ask.action, lease.requester, lease.facts(node), confidence, ask.raised_to)
     terms = terms_for(assessment.level, rules)
+    thresholds = _thresholds(ask, config)
     routing = route(
-        assessment.level, terms.auto_approve, ask.confidence, ask.from_agent,
+        assessment.level, terms.auto_approve, ask.confidence, ask.from_agent, points,
         forbidden=assessment.forbidden_by is not None,
+        auto_threshold=thresholds.auto, quick_threshold=thresholds.quick,
     )  # fmt: skip
     row = _judged(assessment, terms, routing, now)
+    row["adjustments"] = [one.to_json() for one in added]  # for the event: the row itself keeps the score
     row["digest"] = digest(ask.action.to_json(), terms.volatile_fields)
     if routing.route is Route.AUTO:
         return {**row, **_resolved(ApprovalState.APPROVED, "approve", terms, "", now)}
@@ -226,6 +254,8 @@ def _events(row: Params) -> list[Event]:
         "description": row["description"],
         "digest": row["digest"],
     }
+    if row["confidence"] is not None:
+        facts |= {"confidence": row["confidence"], "adjustments": row["adjustments"]}
     if row["state"] == ApprovalState.PENDING:
         more = {
             "action": row["action"], "question": row["question"], "reasons": row["reasons"], "policy": row["policy"],

@@ -18,6 +18,7 @@ from langgraph.runtime import RunControl
 from langgraph.types import Command, GraphOutput
 
 from orchestrator.core.canonical import redact
+from orchestrator.core.confidence import DEFAULT_RULES, ConfidenceRules
 from orchestrator.core.errors import ApprovalLapsed, GraphChanged, KeyturnError, LeaseLost, Unavailable
 from orchestrator.core.model import Status
 from orchestrator.core.risk import RiskRules
@@ -74,13 +75,22 @@ class Segment:
     """Runs one lease of a workflow on a governed graph."""
 
     def __init__(
-        self, db: Database, lease: Lease, entry: GraphEntry, rules: RiskRules, owner: str, clock: Clock
+        self,
+        db: Database,
+        lease: Lease,
+        entry: GraphEntry,
+        rules: RiskRules,
+        owner: str,
+        clock: Clock,
+        *,
+        confidence: ConfidenceRules = DEFAULT_RULES,
     ) -> None:
         self.lease = lease
         self.control = RunControl()
         self._db = db
         self._entry = entry
         self._rules = rules
+        self._confidence = confidence
         self._owner = owner
         self._clock = clock
         self._began = monotonic()
@@ -270,7 +280,7 @@ class Segment:
         before = await until_stored(read) if self._asked and interrupt_ids else []
         rounds = {row["interrupt_id"]: row["round"] + 1 for row in before}
         waiting = frozenset(row["interrupt_id"] for row in before if row["pending"])
-        return pause.Situation(self._now(), self._saver.interrupted_nodes, rounds, waiting)
+        return pause.Situation(self._now(), self._saver.interrupted_nodes, rounds, waiting, self._confidence)
 
     def _now(self) -> datetime:
         """The present on the database's clock: what it was at the claim, and what has passed since."""
