@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import InjectedToolArg
@@ -21,6 +21,7 @@ from orchestrator.core.canonical import canonical_json
 from orchestrator.core.errors import InvalidInput
 from orchestrator.core.plain import plain_json
 
+T = TypeVar("T")
 _Adapter = TypeAdapter[object]
 _DIRECT = (ToolRuntime, RunnableConfig)
 
@@ -71,6 +72,12 @@ class Shape:
         bound = self.signature.bind(*args, **kwargs)
         bound.apply_defaults()
         return bound
+
+    def call(self, function: Callable[..., T], bound: inspect.BoundArguments) -> T:
+        """Call `function` with a call's arguments, by name wherever they have one to be called by."""
+        only = [one.name for one in self.signature.parameters.values() if one.kind is one.POSITIONAL_ONLY]
+        named = {name: value for name, value in bound.arguments.items() if name not in only}
+        return function(*(bound.arguments[name] for name in only), **named)
 
     def to_json(self, bound: inspect.BoundArguments) -> dict[str, object]:
         """The shown arguments. InvalidInput for one that does not fit its type or that JSON cannot hold."""

@@ -81,9 +81,9 @@ class _Gate(Generic[P, R]):
     target: str | None
     cost: str | None
     fixed: Mapping[str, object]
-    confidence: float | Callable[P, Told] | None
+    confidence: float | Callable[..., Told] | None
     editable: bool
-    verify: Callable[P, Awaitable[Doubt] | Doubt] | None
+    verify: Callable[..., Awaitable[Doubt] | Doubt] | None
 
     async def call(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> object:
         """One call, from its request to its result."""
@@ -116,7 +116,7 @@ class _Gate(Generic[P, R]):
     async def _body(self, bound: inspect.BoundArguments) -> object:
         function = cast("Callable[..., Awaitable[object]]", self.function)
         try:
-            return self.shape.result_json(await function(*bound.args, **bound.kwargs))
+            return self.shape.result_json(await self.shape.call(function, bound))
         except (GraphBubbleUp, KeyturnError):
             raise
         except Exception as error:
@@ -129,8 +129,8 @@ class _Gate(Generic[P, R]):
     def _verify(self, bound: inspect.BoundArguments) -> Callable[[], Awaitable[Doubt] | Doubt] | None:
         if self.verify is None:
             return None
-        verify = cast("Callable[..., Awaitable[Doubt] | Doubt]", self.verify)
-        return lambda: verify(*bound.args, **bound.kwargs)
+        verify = self.verify
+        return lambda: self.shape.call(verify, bound)
 
     # What is asked
 
@@ -160,7 +160,7 @@ class _Gate(Generic[P, R]):
     def _confidence(self, bound: inspect.BoundArguments) -> float | Confidence | None:
         told: Told = stated()
         if callable(self.confidence):
-            told = cast("Callable[..., Told]", self.confidence)(*bound.args, **bound.kwargs)
+            told = self.shape.call(self.confidence, bound)
         elif self.confidence is not None:
             told = self.confidence
         return configured().base(told) if isinstance(told, Mapping) else told
@@ -210,9 +210,9 @@ def hitl_tool(
     environment: str = "",
     resource_type: str = "",
     metadata: Mapping[str, object] | None = None,
-    confidence: float | Callable[P, Told] | None = None,
+    confidence: float | Callable[..., Told] | None = None,
     editable: bool = True,
-    verify: Callable[P, Awaitable[Doubt] | Doubt] | None = None,
+    verify: Callable[..., Awaitable[Doubt] | Doubt] | None = None,
 ) -> Callable[[Callable[P, Awaitable[R]]], HitlTool[P, R]]:
     """Put a gate before an async tool function.
 

@@ -100,7 +100,7 @@ class Turns:
             except GraphInterrupt:
                 await self._after_the_others(wanted)
                 raise
-            decided = cast("Mapping[str, object]", answer) if isinstance(answer, Mapping) else {}
+            decided: Mapping[str, object] = cast("Mapping[str, object]", answer) if isinstance(answer, Mapping) else {}
             if "approval_id" not in decided:
                 return read_decision(cast("object", answer), wanted)
             self._spare.append(decided)
