@@ -1,6 +1,6 @@
 """README and docs say what is there: links lead somewhere, commands exist, code compiles, files load.
 
-Fenced blocks are told apart by their info string. `yaml rules`, `yaml triggers`, `yaml policies` and
+Fenced blocks are told apart by their info string. `yaml rules`, `yaml triggers`, `yaml policies`, `yaml channels` and
 `yaml runbook` are read by the loaders that read such files; `python run` is executed, as it builds a graph.
 """
 
@@ -22,13 +22,14 @@ from fastapi.routing import APIRoute
 from typer.core import TyperGroup
 
 from orchestrator.cli.app import app as cli
-from orchestrator.config import RISK_FILE, TRIGGERS_FILE
+from orchestrator.config import CHANNELS_FILE, RISK_FILE, TRIGGERS_FILE
+from orchestrator.core.channels import Channels
 from orchestrator.core.errors import StepFailed
 from orchestrator.core.policy_file import PolicyBook, PolicyEntry
 from orchestrator.core.risk import RiskRules
 from orchestrator.sdk.runbooks import load_runbook, load_runbooks
 from orchestrator.settings import ENV_PREFIX, Settings
-from orchestrator.web import admin, approvals, health, policies, stream, workflows
+from orchestrator.web import admin, approvals, audit, delegations, health, links, policies, stream, waiting, workflows
 from orchestrator.web.problems import STATUS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -193,6 +194,11 @@ def test_rules_and_triggers_load(block: Block) -> None:
     assert set(rules.gates) == set(yaml.safe_load(block.body).get("graphs", {}))
 
 
+@pytest.mark.parametrize("block", of("yaml channels"))
+def test_channels_load(block: Block) -> None:
+    assert Channels.load(block.body, str(block)).active
+
+
 @pytest.mark.parametrize("block", of("yaml policies"))
 def test_policies_load(block: Block) -> None:
     book = PolicyBook.load(block.body, str(block), ("team_lead", "tech_lead", "cto"))
@@ -248,7 +254,8 @@ def test_the_table_of_settings_is_complete_and_right() -> None:
 
 @pytest.mark.parametrize("page", pages())
 def test_every_variable_named_is_read_somewhere(page: Path) -> None:
-    places = [*(REPOSITORY / "orchestrator").rglob("*.py"), REPOSITORY / "docker-compose.yml"]
+    named = [REPOSITORY / "docker-compose.yml", REPOSITORY / "config" / CHANNELS_FILE]
+    places = [*(REPOSITORY / "orchestrator").rglob("*.py"), *named]
     sources = "\n".join(place.read_text(encoding="utf-8") for place in places)
     settings = {ENV_PREFIX + name.upper() for name in Settings.model_fields}
     for name in set(re.findall(r"\bKEYTURN_[A-Z_]*[A-Z]\b", page.read_text(encoding="utf-8"))):
@@ -258,7 +265,8 @@ def test_every_variable_named_is_read_somewhere(page: Path) -> None:
 
 
 def test_the_table_of_routes_is_complete() -> None:
-    routers = (admin.router, approvals.router, health.router, policies.router, stream.router, workflows.router)
+    modules = (admin, approvals, audit, delegations, health, links, policies, stream, waiting, workflows)
+    routers = [module.router for module in modules]
     routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
     served = {f"{method} {route.path}" for route in routes for method in route.methods or ()}
     text = (REPOSITORY / "docs" / "api.md").read_text(encoding="utf-8")
