@@ -1,0 +1,84 @@
+"""The graph that scenarios submit: one gate, and then an effect that runs under its approval."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, TypedDict, cast
+
+from langgraph.graph import END, START, StateGraph
+from langgraph.types import interrupt
+
+from orchestrator.sdk import PURE, effect
+from orchestrator.sdk.gate import Decision
+from orchestrator.sdk.runtime import host
+from tests.acceptance.running_instead import PLANTED, RAN, RESUMED_WITH
+
+
+class State(TypedDict, total=False):
+    ask: dict[str, Any]
+    decision: dict[str, Any]
+
+
+def gate(state: State) -> State:
+    payload = {"type": "approval", "editable": True, **state["ask"]}
+    if payload.get("confidence") == "nan":
+        payload["confidence"] = math.nan
+    found = interrupt(payload)
+    RESUMED_WITH.setdefault(host().workflow_id, []).append(found)
+    return {"decision": cast("dict[str, Any]", found)}
+
+
+async def run(state: State) -> State:
+    decision = Decision.from_json(state["decision"])
+    if not decision.approved:
+        return {}
+    workflow_id = host().workflow_id
+    action: Mapping[str, object] = PLANTED.get(workflow_id, decision.action)
+    async with effect("run", approval=decision, action=action) as running:
+
+        async def once() -> object:
+            RAN.setdefault(workflow_id, []).append(dict(action))
+            return "done"
+
+        await running.once(once)
+    return {}
+
+
+class Tools(TypedDict, total=False):
+    ask: dict[str, Any]
+    decisions: list[Any]
+
+
+def tools(state: Tools) -> Tools:
+    """An agent's tool call in the dialect of LangChain's middleware; what may be run is what comes back."""
+    found = cast("dict[str, Any]", interrupt(state["ask"]))
+    RESUMED_WITH.setdefault(host().workflow_id, []).append(found)
+    return {"decisions": list(found["decisions"])}
+
+
+async def call(state: Tools) -> Tools:
+    workflow_id, asked = host().workflow_id, state["ask"]["action_requests"]
+    for request, decision in zip(asked, state["decisions"], strict=True):
+        match decision["type"]:
+            case "approve":
+                RAN.setdefault(workflow_id, []).append({"name": request["name"], "args": request["args"]})
+            case "edit":
+                RAN.setdefault(workflow_id, []).append(dict(decision["edited_action"]))
+            case _:
+                pass
+    return {}
+
+
+def _line(state: Any, first: Any, second: Any) -> Any:
+    builder = StateGraph(state)
+    builder.add_node("gate", first, metadata=PURE)
+    builder.add_node("run", second)
+    builder.add_edge(START, "gate")
+    builder.add_edge("gate", "run")
+    builder.add_edge("run", END)
+    return builder.compile()
+
+
+gated = _line(State, gate, run)
+calling = _line(Tools, tools, call)
