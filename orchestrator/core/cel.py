@@ -6,6 +6,7 @@ Compiled expressions are immutable and may be used from any thread.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from cel_expr_python import cel  # pyright: ignore[reportMissingTypeStubs] the m
 from cel_expr_python.ext import ext_strings  # pyright: ignore[reportMissingTypeStubs] the same
 from pydantic import PlainValidator
 
-from orchestrator.core.model import Action, Requester
+from orchestrator.core.model import Action, Level, Requester
 from orchestrator.core.plain import plain_json
 
 MAX_EXPRESSION = 4096
@@ -38,6 +39,8 @@ RULE_VARIABLES: Mapping[str, cel.Type] = {
     "confidence": cel.Type.DOUBLE,
     "has_confidence": cel.Type.BOOL,
 }
+# Rules make the risk, so only policies may read it.
+POLICY_VARIABLES: Mapping[str, cel.Type] = {**RULE_VARIABLES, "risk": _TEXT}
 _MESSAGE = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*)")
 _UNDECLARED = re.compile(r"undeclared reference to '([^']*)'")
 _HAS_FIELD = re.compile(r"\bhas\(\s*(\w+\.\w+)\s*\)")
@@ -52,11 +55,18 @@ class ExpressionError(ValueError):
 class Facts:
     """What rules see of one request, converted once for all of them.
 
-    `unusable` says why a variable was left out because it cannot be judged: a rule that reads it fails.
+    `unusable` says why a variable was left out because it cannot be judged: a rule that reads it fails. `given` are
+    the converted values, from which `with_risk` builds what the policies see.
     """
 
     activation: cel.Activation = field(repr=False)
     unusable: Mapping[str, str] = field(default_factory=dict[str, str])
+    given: Mapping[str, object] = field(default_factory=dict[str, object], repr=False)
+
+    def with_risk(self, level: Level) -> Facts:
+        """What the match of a policy sees: the same, and the level that the rules found as `risk`."""
+        given = {**self.given, "risk": level.value}
+        return Facts(_policy_environment().Activation(given), self.unusable, given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +119,22 @@ def _plain_result(compiled: cel.Expression, state: object) -> object:
 
 def predicate(text: object) -> Predicate:
     """`text` compiled as a rule's condition. Raises ExpressionError with the place and a hint."""
+    return _predicate(text, _rule_environment(), RULE_VARIABLES)
+
+
+def policy_predicate(text: object) -> Predicate:
+    """`text` compiled as the match of a policy, which sees `risk` too. Raises ExpressionError as above."""
+    return _predicate(text, _policy_environment(), POLICY_VARIABLES)
+
+
+def _predicate(text: object, environment: cel.Env, variables: Mapping[str, cel.Type]) -> Predicate:
     source = _source(text)
-    needless = next((name for name in _HAS_FIELD.findall(source) if name in RULE_VARIABLES), None)
+    needless = next((name for name in _HAS_FIELD.findall(source) if name in variables), None)
     if needless:
         raise ExpressionError(
             f"has({needless}) asks nothing, {needless} is always there; has() is for keys inside maps"
         )
-    compiled = _compile(_rule_environment(), source, RULE_VARIABLES)
+    compiled = _compile(environment, source, variables)
     kind = compiled.return_type()
     if kind != cel.Type.BOOL:
         raise ExpressionError(
@@ -138,6 +157,9 @@ def state_expression(text: object) -> StateExpression:
 Condition: TypeAlias = Annotated[Predicate, PlainValidator(predicate)]
 """A field of a configuration file that holds a rule's condition."""
 
+PolicyCondition: TypeAlias = Annotated[Predicate, PlainValidator(policy_predicate)]
+"""A field of a configuration file that holds the match of a policy."""
+
 StateMapping: TypeAlias = Annotated[StateExpression, PlainValidator(state_expression)]
 """A field of a configuration file that holds an expression over a graph's state."""
 
@@ -145,8 +167,8 @@ StateMapping: TypeAlias = Annotated[StateExpression, PlainValidator(state_expres
 def facts_of(action: Action, requester: Requester, workflow: Mapping[str, object], confidence: float | None) -> Facts:
     """What rules see. `confidence` None means that none applies: rules then see 100.0 and `has_confidence` false.
 
-    A cost that was not estimated is 0.0; texts that were not given are empty. Of `workflow` the fields of
-    WORKFLOW_TEXTS and `input` are read.
+    A confidence that is not a number is 0.0, and so is a cost that was not estimated; texts that were not given are
+    empty. Of `workflow` the fields of WORKFLOW_TEXTS and `input` are read.
     """
     given: dict[str, object] = {f"action.{name}": value for name, value in action.to_json().items()}
     given["action.estimated_cost"] = 0.0 if action.estimated_cost is None else action.estimated_cost
@@ -156,7 +178,7 @@ def facts_of(action: Action, requester: Requester, workflow: Mapping[str, object
     given["requester.roles"] = sorted(requester.roles)
     given |= {f"workflow.{name}": str(workflow.get(name) or "") for name in WORKFLOW_TEXTS}
     given["workflow.input"] = workflow.get("input") or {}
-    given["confidence"] = 100.0 if confidence is None else confidence
+    given["confidence"] = 100.0 if confidence is None else 0.0 if math.isnan(confidence) else confidence
     given["has_confidence"] = confidence is not None
     usable: dict[str, object] = {}
     unusable: dict[str, str] = {}
@@ -165,12 +187,17 @@ def facts_of(action: Action, requester: Requester, workflow: Mapping[str, object
             usable[name] = plain_json(value, name, MAX_ENTRIES)
         except ValueError as error:
             unusable[name] = str(error)
-    return Facts(_rule_environment().Activation(usable), unusable)
+    return Facts(_rule_environment().Activation(usable), unusable, usable)
 
 
 @cache
 def _rule_environment() -> cel.Env:
     return cel.NewEnv(variables=RULE_VARIABLES, extensions=[ext_strings.ExtStrings()])
+
+
+@cache
+def _policy_environment() -> cel.Env:
+    return cel.NewEnv(variables=POLICY_VARIABLES, extensions=[ext_strings.ExtStrings()])
 
 
 @cache

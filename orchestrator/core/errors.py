@@ -85,6 +85,27 @@ class SelfApproval(Refusal):
     title = "Nobody approves their own request"
 
 
+class NotOwner(Refusal):
+    """Only whoever asked may withdraw (rule 13)."""
+
+    code = "not_owner"
+    title = "Not your request"
+
+
+class StageNotOpen(Refusal):
+    """The person decides in a later stage than the one that is open (rule 15)."""
+
+    code = "stage_not_open"
+    title = "That stage is not open yet"
+
+
+class ReviewOutstanding(Refusal):
+    """The person owes a review of an earlier break-glass whose time has passed (rule 17)."""
+
+    code = "review_outstanding"
+    title = "An earlier break-glass is not reviewed"
+
+
 class IdentityMismatch(Refusal):
     """A body names somebody other than the caller (rule 23)."""
 
@@ -113,6 +134,20 @@ class VoteFinal(Refusal):
     title = "A rejection is final"
 
 
+class PrincipalAlreadyCounted(Refusal):
+    """Somebody has voted in this person's place, or they have themselves (rule 7)."""
+
+    code = "principal_already_counted"
+    title = "That person's vote is counted already"
+
+
+class PersonAlreadyCounted(Refusal):
+    """The person has spent their one vote, for themselves or as somebody's delegate (rule 7)."""
+
+    code = "person_already_counted"
+    title = "You have voted already"
+
+
 class DigestMismatch(Refusal):
     """What would run, or what the vote names, is not what was asked (rule 9)."""
 
@@ -132,6 +167,62 @@ class ApprovalLapsed(Refusal):
 
     code = "approval_lapsed"
     title = "The approval has lapsed"
+
+
+class ApproversIneligible(Refusal):
+    """Fewer than needed of those who approved still hold their roles when it is to run (rule 5)."""
+
+    code = "approver_ineligible"
+    title = "The approvers no longer hold their roles"
+
+
+class Frozen(Refusal):
+    """A freeze holds what was approved; facts carry `until` (rule 16)."""
+
+    code = "frozen"
+    title = "Held by a freeze"
+
+
+class Unroutable(Refusal):
+    """Nobody may decide the request, and no fallback is named (rule 14)."""
+
+    code = "unroutable"
+    title = "Nobody may decide this"
+
+
+class NotEditable(Refusal):
+    """Whoever asked does not take an edited action."""
+
+    code = "not_editable"
+    title = "The request cannot be edited"
+
+
+class TokenWrongUser(Refusal):
+    """A link was made for somebody else, or needs that person's credential (rule 18)."""
+
+    code = "token_wrong_user"
+    title = "The link is not yours"
+
+
+class TokenUsed(Refusal):
+    """A link works once (rule 18)."""
+
+    code = "token_used"
+    title = "The link was used"
+
+
+class TokenInvalid(Refusal):
+    """A link that was not made here, or was changed."""
+
+    code = "token_invalid"
+    title = "Not a link of ours"
+
+
+class TokenExpired(Refusal):
+    """A link whose time has passed."""
+
+    code = "token_expired"
+    title = "The link has expired"
 
 
 class Expired(Refusal):

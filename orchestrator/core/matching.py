@@ -8,9 +8,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import NamedTuple
 
 from orchestrator.core.model import Slot
+
+
+class Candidate(NamedTuple):
+    """The roles somebody fills slots by, and when they voted (None: they would vote now)."""
+
+    roles: frozenset[str]
+    at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,28 +46,29 @@ class _Seat:
     """One of a slot's `count` places."""
 
     stage: int
-    slot: int
+    number: int
     place: int
-    roles: frozenset[str]
+    slot: Slot
+
+    def takes(self, person: Candidate) -> bool:
+        return self.slot.taken_as(person.roles, person.at) is not None
 
 
-def fill(stages: Sequence[Sequence[Slot]], people: Mapping[str, frozenset[str]]) -> Filling:
-    """The best filling of `stages` by `people` (name to roles). A stage opens when all before it can be filled."""
+def fill(stages: Sequence[Sequence[Slot]], people: Mapping[str, Candidate]) -> Filling:
+    """The best filling of `stages` by `people`. A stage opens when all before it can be filled."""
     taken: dict[str, _Seat] = {}
     for number, stage in enumerate(stages):
-        seats = [
-            _Seat(number, index, place, slot.roles) for index, slot in enumerate(stage) for place in range(slot.count)
-        ]
+        seats = [_Seat(number, index, place, slot) for index, slot in enumerate(stage) for place in range(slot.count)]
         empty = [seat for seat in seats if not _seat(seat, people, taken, set())]
         if empty:
             return Filling(_fills(taken, people), _missing(stage, empty), number)
     return Filling(_fills(taken, people), (), max(len(stages) - 1, 0))
 
 
-def _seat(seat: _Seat, people: Mapping[str, frozenset[str]], taken: dict[str, _Seat], asked: set[str]) -> bool:
+def _seat(seat: _Seat, people: Mapping[str, Candidate], taken: dict[str, _Seat], asked: set[str]) -> bool:
     """Find somebody for `seat`, moving others to another seat where needed; `taken` changes only on success."""
     for person in sorted(people):
-        if person in asked or not people[person] & seat.roles:
+        if person in asked or not seat.takes(people[person]):
             continue
         asked.add(person)
         held = taken.get(person)
@@ -68,11 +78,14 @@ def _seat(seat: _Seat, people: Mapping[str, frozenset[str]], taken: dict[str, _S
     return False
 
 
-def _fills(taken: Mapping[str, _Seat], people: Mapping[str, frozenset[str]]) -> tuple[Fill, ...]:
-    fills = (Fill(p, seat.stage, seat.slot, min(people[p] & seat.roles)) for p, seat in taken.items())
+def _fills(taken: Mapping[str, _Seat], people: Mapping[str, Candidate]) -> tuple[Fill, ...]:
+    fills = (
+        Fill(person, seat.stage, seat.number, seat.slot.taken_as(*people[person]) or "")
+        for person, seat in taken.items()
+    )
     return tuple(sorted(fills, key=lambda f: (f.stage, f.slot, f.person)))
 
 
 def _missing(stage: Sequence[Slot], empty: Sequence[_Seat]) -> tuple[Slot, ...]:
-    counts = Counter(seat.slot for seat in empty)
-    return tuple(Slot(slot.roles, counts[index]) for index, slot in enumerate(stage) if counts[index])
+    counts = Counter(seat.number for seat in empty)
+    return tuple(replace(slot, count=counts[index]) for index, slot in enumerate(stage) if counts[index])

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Any, Self
 
 
 class Level(StrEnum):
@@ -159,14 +160,44 @@ class Assessment:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One needed approval: `count` people, each holding one of `roles`."""
+    """One needed approval: `count` people, each holding one of `roles`.
+
+    `escalated` are roles that an escalation or a fallback added; whoever fills the slot by one of them counts under the
+    slot's own role. From `closed_at` on only those may fill it, while votes cast before stay (rule 12).
+    """
 
     roles: frozenset[str]
     count: int = 1
+    escalated: frozenset[str] = frozenset()
+    closed_at: datetime | None = None
+
+    @property
+    def open_to(self) -> frozenset[str]:
+        """The roles that may fill it now."""
+        return self.escalated if self.closed_at else self.roles | self.escalated
+
+    def taken_as(self, roles: frozenset[str], at: datetime | None) -> str | None:
+        """The role under which somebody with `roles`, who voted at `at` (None: votes now), fills it; None if not."""
+        own = roles & self.roles
+        if own and (self.closed_at is None or (at is not None and at < self.closed_at)):
+            return min(own)
+        return min(self.roles or roles) if roles & self.escalated else None
 
     def to_json(self) -> dict[str, object]:
-        """`{"any_of": [...], "count": n}`."""
-        return {"any_of": sorted(self.roles), "count": self.count}
+        """`{"any_of": [...], "count": n}`, and what an escalation changed."""
+        changed: dict[str, object] = {"escalated": sorted(self.escalated)} if self.escalated else {}
+        if self.closed_at:
+            changed["closed_at"] = self.closed_at.isoformat()
+        return {"any_of": sorted(self.roles), "count": self.count, **changed}
+
+    @classmethod
+    def from_json(cls, kept: Mapping[str, Any]) -> Self:
+        """What `to_json` gave."""
+        closed = kept.get("closed_at")
+        return cls(
+            frozenset(kept["any_of"]), int(kept["count"]), frozenset(kept.get("escalated", ())),
+            datetime.fromisoformat(closed) if closed else None,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,8 +210,8 @@ class Requirement:
 
     @property
     def roles(self) -> frozenset[str]:
-        """Every role named in any slot."""
-        return frozenset(role for stage in self.stages for slot in stage for role in slot.roles)
+        """Every role that may fill any slot now."""
+        return frozenset(role for stage in self.stages for slot in stage for role in slot.open_to)
 
     def to_json(self) -> dict[str, object]:
         """The shape kept on the approval row."""
@@ -189,6 +220,12 @@ class Requirement:
             "deny_threshold": self.deny_threshold,
             "justification_on_decision": self.justification_on_decision,
         }
+
+    @classmethod
+    def from_json(cls, kept: Mapping[str, Any]) -> Self:
+        """What `to_json` gave."""
+        stages = tuple(tuple(Slot.from_json(slot) for slot in stage) for stage in kept["stages"])
+        return cls(stages, int(kept["deny_threshold"]), bool(kept["justification_on_decision"]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ through.
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -186,7 +185,10 @@ class RiskRules:
         `asked` is the level the graph itself asks for: it can raise the result, never lower it. Never raises: what
         cannot be judged is critical.
         """
-        facts = facts_of(action, requester, workflow, 0.0 if confidence and math.isnan(confidence) else confidence)
+        return self.judge(action, facts_of(action, requester, workflow, confidence), asked)
+
+    def judge(self, action: Action, facts: Facts, asked: Level | None = None) -> Assessment:
+        """The same for a caller who needs `facts` of the action again, as a policy book does."""
         found = list(self._matches(_Names(folded(action.operation), folded(action.environment)), facts))
         reasons = [reason for reason, _ in found]
         if asked is not None and asked is not Level.LOW:

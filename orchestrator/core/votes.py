@@ -21,12 +21,18 @@ from orchestrator.core.errors import (
     IdentityMismatch,
     JustificationRequired,
     NotEligible,
+    PersonAlreadyCounted,
+    PrincipalAlreadyCounted,
     SelfApproval,
+    StageNotOpen,
     StaleRevision,
     VoteFinal,
 )
-from orchestrator.core.matching import Fill, fill
-from orchestrator.core.model import ApprovalState, ApprovalView, Kind, Slot, Verdict, Vote
+from orchestrator.core.matching import Candidate, Fill, Filling, fill
+from orchestrator.core.model import ApprovalState, ApprovalView, Kind, Requirement, Slot, Verdict, Vote
+
+# Who resolves what nobody decided in time.
+CLOCK = "keyturn"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +47,12 @@ class Tally:
     missing: tuple[Slot, ...] = ()
     dissent: tuple[str, ...] = ()
     void: Mapping[tuple[str, int], str] | None = None
+
+    def to_json(self) -> dict[str, object]:
+        """`{"filled": [{person, role, stage, slot}], "dissent": [...], "void": [{person, revision, reason}]}`."""
+        filled = [{"person": f.person, "role": f.role, "stage": f.stage, "slot": f.slot} for f in self.filled]
+        void = [{"person": who, "revision": at, "reason": why} for (who, at), why in sorted((self.void or {}).items())]
+        return {"filled": filled, "dissent": list(self.dissent), "void": void}
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,16 +134,21 @@ def check_vote(
     """Whether `vote` may be added to `votes`, at `now`.
 
     `digest` is the one the voter says they saw, when they say so. Refusals, in this order: AnswerInvalid (a question
-    takes no votes), Expired, AlreadyResolved, StaleRevision, SelfApproval, NotEligible, VoteFinal, DigestMismatch,
-    JustificationRequired. A replay of one's own vote is no refusal, also when the approval has ended meanwhile.
+    takes no votes), Expired, AlreadyResolved, StaleRevision, SelfApproval, PrincipalAlreadyCounted,
+    PersonAlreadyCounted, NotEligible, StageNotOpen, VoteFinal, DigestMismatch, JustificationRequired. A replay of one's
+    own vote is no refusal, also when the approval has ended meanwhile.
     """
     if view.kind is Kind.QUESTION:
         raise AnswerInvalid("this is a question: send an answer, not an approval or a rejection")
-    earlier = _standing([v for v in votes if v.voter == vote.voter], view.revision).get(vote.voter)
-    if earlier and earlier.verdict is vote.verdict and vote.revision == view.revision:
+    standing = _standing(votes, view.revision)
+    earlier = standing.get(vote.voter)
+    same = earlier is not None and earlier.acting_for == vote.acting_for
+    if earlier and same and earlier.verdict is vote.verdict and vote.revision == view.revision:
         return Replayed(earlier)
     _check_open(view, vote, now)
-    _check_voter(view, vote)
+    _check_self(view, vote)
+    _check_spent(standing, vote)
+    _check_voter(view, votes, vote)
     if earlier and earlier.verdict is Verdict.REJECT:
         raise VoteFinal(f"{vote.voter} rejected this request; a rejection is final", voter=vote.voter)
     if digest is not None and digest != view.digest:
@@ -144,7 +161,8 @@ def check_vote(
 
 
 def _check_open(view: ApprovalView, vote: Vote, now: datetime) -> None:
-    late = view.state is ApprovalState.PENDING and passed(view.expires_at, now)
+    by_the_clock = view.resolved_by == CLOCK and view.state is ApprovalState.REJECTED
+    late = (view.state is ApprovalState.PENDING or by_the_clock) and passed(view.expires_at, now)
     if late or view.state is ApprovalState.EXPIRED:
         at = view.expires_at.isoformat() if view.expires_at else None
         raise Expired(f"the request expired at {at}; submit it again if it is still wanted", expired_at=at)
@@ -164,7 +182,7 @@ def _check_open(view: ApprovalView, vote: Vote, now: datetime) -> None:
         )
 
 
-def _check_voter(view: ApprovalView, vote: Vote) -> None:
+def _check_self(view: ApprovalView, vote: Vote) -> None:
     selves = _selves(view) & {vote.voter, vote.acting_for}
     if selves:
         raise SelfApproval(
@@ -172,13 +190,54 @@ def _check_voter(view: ApprovalView, vote: Vote) -> None:
             " launched what asked, or edited it last; somebody else must decide (the requester can cancel)",
             voter=vote.voter,
         )
-    if not vote.roles & view.requirement.roles:
+
+
+def _check_spent(standing: Mapping[str, Vote], vote: Vote) -> None:
+    """One human, one vote; one principal, one vote, whoever casts it (rule 7)."""
+    earlier = standing.get(vote.voter)
+    if earlier and earlier.acting_for != vote.acting_for:
+        whom = f"for {earlier.acting_for}" if earlier.acting_for else "in person"
+        raise PersonAlreadyCounted(f"{vote.voter} has voted {whom} already; everybody votes once", voter=vote.voter)
+    principal = vote.acting_for or vote.voter
+    for other in standing.values():
+        if other.voter != vote.voter and (other.acting_for or other.voter) == principal:
+            raise PrincipalAlreadyCounted(
+                f"{other.voter} has voted in {principal}'s place already" if other.acting_for
+                else f"{principal} has voted already",
+                voter=vote.voter, principal=principal, counted=other.voter,
+            )  # fmt: skip
+
+
+def _check_voter(view: ApprovalView, votes: Sequence[Vote], vote: Vote) -> None:
+    stage = first_stage(view.requirement, vote.roles)
+    if stage is None:
         needed = sorted(view.requirement.roles)
+        whose = f"{vote.acting_for}, for whom {vote.voter} votes," if vote.acting_for else vote.voter
         raise NotEligible(
-            f"{vote.voter} holds none of the roles that decide this: {', '.join(needed)}",
+            f"{whose} holds none of the roles that decide this: {', '.join(needed)}",
             voter=vote.voter,
             roles=needed,
         )
+    open_now = open_stage(view, votes)
+    if stage > open_now:
+        raise StageNotOpen(
+            f"{vote.voter} decides in stage {stage + 1}, and stage {open_now + 1} is open; vote when it is complete",
+            stage=stage + 1, open_stage=open_now + 1,
+        )  # fmt: skip
+
+
+def first_stage(requirement: Requirement, roles: frozenset[str]) -> int | None:
+    """The first stage (from 0) in which somebody with `roles` could fill a slot; None when there is none."""
+    for number, stage in enumerate(requirement.stages):
+        if any(slot.taken_as(roles, None) for slot in stage):
+            return number
+    return None
+
+
+def open_stage(view: ApprovalView, votes: Sequence[Vote]) -> int:
+    """The stage (from 0) that is open with these votes."""
+    counting, _ = _counting(view, votes)
+    return _filled(view, counting).stage
 
 
 def _check_justification(view: ApprovalView, vote: Vote) -> None:
@@ -201,8 +260,7 @@ def resolve(view: ApprovalView, votes: Sequence[Vote], now: datetime) -> Resolut
     counting, void = _counting(view, votes)
     rejections = sorted((v for v in counting if v.verdict is Verdict.REJECT), key=lambda v: (v.at, v.voter))
     dissent = tuple(v.voter for v in rejections)
-    approvals = {v.voter: v.roles for v in counting if v.verdict is Verdict.APPROVE}
-    filling = fill(view.requirement.stages, approvals)
+    filling = _filled(view, counting)
     tally = Tally(filling.filled, filling.missing, dissent, void)
     if rejections and len(rejections) >= view.requirement.deny_threshold:
         return Rejected(dissent, rejections[-1].justification, tally)
@@ -211,6 +269,17 @@ def resolve(view: ApprovalView, votes: Sequence[Vote], now: datetime) -> Resolut
     if view.expires_at is not None and passed(view.expires_at, now):
         return TimedOut(view.expires_at, tally)
     return StillPending(tally, filling.stage)
+
+
+def still_approved(view: ApprovalView, votes: Sequence[Vote]) -> bool:
+    """Whether the approvals still fill every slot with the roles their voters hold now (rule 5)."""
+    counting, _ = _counting(view, votes)
+    return not _filled(view, counting).missing
+
+
+def _filled(view: ApprovalView, counting: Sequence[Vote]) -> Filling:
+    approvals = {v.voter: Candidate(v.roles, v.at) for v in counting if v.verdict is Verdict.APPROVE}
+    return fill(view.requirement.stages, approvals)
 
 
 def _counting(view: ApprovalView, votes: Sequence[Vote]) -> tuple[list[Vote], dict[tuple[str, int], str]]:
@@ -234,7 +303,8 @@ def _void_reason(view: ApprovalView, vote: Vote) -> str:
         return "self_approval"
     if passed(view.expires_at, vote.at):
         return "expired"
-    return "" if vote.roles & view.requirement.roles else "role_lost"
+    slots = (slot for stage in view.requirement.stages for slot in stage)
+    return "" if any(slot.taken_as(vote.roles, vote.at) for slot in slots) else "role_lost"
 
 
 def _standing(votes: Sequence[Vote], revision: int) -> dict[str, Vote]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, cast
 
+from orchestrator.core.deadlines import passed
 from orchestrator.core.errors import (
     AlreadyResolved,
     AmbiguousApproval,
@@ -45,9 +46,11 @@ from orchestrator.wire import Decided
 
 # How the dialects name what a vote says.
 _ALLOWED_AS = {Verdict.APPROVE: {"approve", "accept"}, Verdict.REJECT: {"reject", "ignore", "response"}}
+# How a request ends that nobody decided, and its workflow with it.
+_ENDS = {ApprovalState.EXPIRED: Status.EXPIRED, ApprovalState.WITHDRAWN: Status.CANCELLED}
 _RESPOND = {"respond", "response"}
 # What became of a decision that was not refused.
-Code = Literal["recorded", "replayed", "resolved"]
+Code = Literal["recorded", "replayed", "resolved", "withdrawn", "revised", "auto_approved"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,14 @@ class Choice:
     revision: int | None = None
     digest: str | None = None
     answer: object = None
+    acting_for: str | None = None
+    # The link it came by, if it came by one.
+    link: str | None = None
+
+    @property
+    def people(self) -> list[str]:
+        """Whose roles matter besides the caller's."""
+        return [name.strip() for name in (self.named, self.acting_for) if name]
 
 
 def unknown_approval(approval_id: str) -> NotFound:
@@ -73,8 +84,7 @@ async def judge(ctx: Context, conn: Connection | None, caller: Caller, workflow_
 
     NotFound when the workflow is not in the caller's namespace.
     """
-    people = [caller.person, choice.named.strip()] if choice.named else [caller.person]
-    question = Question(caller.namespace, workflow_id, people, ctx.clock())
+    question = Question(caller.namespace, workflow_id, [caller.person, *choice.people], ctx.clock())
     if conn is None:
         asked = await ctx.db.together(decisions.read, question)
     else:
@@ -82,15 +92,16 @@ async def judge(ctx: Context, conn: Connection | None, caller: Caller, workflow_
         (asked,) = await decisions.read(conn, [question])
     if asked is None:
         raise unknown(workflow_id)
-    return Deciding(caller, asked)
+    return Deciding(caller, asked, tells=ctx.governance.tells)
 
 
 @dataclass(slots=True)
 class Deciding:
-    """One decision: the workflow and all its approvals."""
+    """One decision: the workflow and all its approvals. `tells` says whether anybody is to be told of it."""
 
     caller: Caller
     asked: Asked
+    tells: bool = False
 
     @property
     def workflow(self) -> Params:
@@ -106,6 +117,20 @@ class Deciding:
     def now(self) -> datetime:
         """The instant the decision is made in."""
         return cast("datetime", self.workflow["now"])
+
+    @property
+    def behind(self) -> bool:
+        """Whether time, or a policy published meanwhile, has changed what is asked and nobody wrote that down yet."""
+        published = self.workflow["policy_version"] or 0
+        return any(
+            passed(row["wake_at"], self.now)
+            or (
+                row["state"] == ApprovalState.PENDING
+                and row["kind"] == Kind.APPROVAL
+                and row["policy_seen"] < published
+            )
+            for row in self.rows
+        )
 
     def row(self, approval_id: str) -> Params:
         """The approval of this id."""
@@ -155,20 +180,22 @@ class Deciding:
         if who.person not in self.asked.roles:
             detail = f"there is no person {who.person!r} in this namespace to decide for"
             raise NotEligible(detail, voter=who.person)
-        if row["kind"] == Kind.APPROVAL and self.caller.person in _view(row).requester.selves:
+        if row["kind"] == Kind.APPROVAL and self.caller.person in view_of(row).requester.selves:
             detail = f"{self.caller.person} asked for this, so nobody decides it through their credential"
             raise SelfApproval(detail, voter=who.person, via=self.caller.person)
 
     def _vote(self, row: Params, choice: Choice, verdict: Verdict, who: Identity, written: Written) -> Code:
-        view = _view(row)
-        earlier = [self._as_vote(one) for one in row["votes"]]
+        view = view_of(row)
+        earlier = self.votes(row)
+        acting_for = self._principal(choice, who)
         cast_now = Vote(
             who.person, verdict, row["revision"] if choice.revision is None else choice.revision, self.now,
-            self._roles(who.person), justification=choice.text,
+            self._roles(acting_for or who.person), acting_for, choice.text,
         )  # fmt: skip
         told: dict[str, object] = {
             "request_id": row["approval_id"], "verdict": verdict.value, "revision": row["revision"],
             "justification": choice.text, "via": who.via, "key_id": self.caller.key_id,
+            **({"acting_for": acting_for} if acting_for else {}), **({"link": choice.link} if choice.link else {}),
         }  # fmt: skip
         match check_vote(view, earlier, cast_now, self.now, choice.digest):
             case Replayed():
@@ -178,20 +205,37 @@ class Deciding:
                 written.vote = _columns(cast_now, who)
         written.events.append(Event("vote-recorded", who.person, told))
         standing = [one for one in earlier if one is not replaces] + [cast_now]
-        match resolve(view, standing, self.now):
+        outcome = resolve(view, standing, self.now)
+        written.tally = outcome.tally.to_json()
+        row["tally"] = written.tally
+        match outcome:
             case Approved(tally):
                 by = list(dict.fromkeys(fill.person for fill in tally.filled))
                 decision = {"verdict": "approve", "by": by, "note": choice.text}
-                self._resolved(row, ApprovalState.APPROVED, who, decision, written)
+                self.resolved(row, ApprovalState.APPROVED, who, decision, written)
             case Rejected(by, reason):
                 decision = {"verdict": "reject", "by": list(by), "note": reason}
-                self._resolved(row, ApprovalState.REJECTED, who, decision, written)
+                self.resolved(row, ApprovalState.REJECTED, who, decision, written)
             case StillPending():
                 return "recorded"
             case TimedOut(at):
                 detail = f"the request expired at {at.isoformat()}"
                 raise Expired(detail, expired_at=at.isoformat())
         return "resolved"
+
+    def _principal(self, choice: Choice, who: Identity) -> str | None:
+        """Whom the voter acts for; NotEligible where nobody has asked them to (rule 7)."""
+        principal = (choice.acting_for or "").strip()
+        if not principal or principal == who.person:
+            return None
+        if (principal, who.person) not in self.asked.delegations:
+            detail = f"{principal} has not asked {who.person} to decide in their place at this time"
+            raise NotEligible(detail, voter=who.person, acting_for=principal)
+        return principal
+
+    def votes(self, row: Params) -> list[Vote]:
+        """The standing votes on an approval, each with the roles its voter, or whom they act for, holds now."""
+        return [self._as_vote(one) for one in row["votes"]]
 
     def _roles(self, person: str) -> frozenset[str]:
         return self.asked.roles.get(person, frozenset())
@@ -214,7 +258,7 @@ class Deciding:
         told: dict[str, object] = {"request_id": row["approval_id"], "verdict": "answer", "answer": choice.answer,
                                    "via": who.via}  # fmt: skip
         written.events.append(Event("vote-recorded", who.person, told))
-        self._resolved(row, ApprovalState.ANSWERED, who, decision, written)
+        self.resolved(row, ApprovalState.ANSWERED, who, decision, written)
         return "resolved"
 
     def _check_response(self, row: Params, choice: Choice, who: Identity) -> None:
@@ -225,7 +269,7 @@ class Deciding:
             raise AnswerInvalid(detail, allowed=row["allowed"])
         roles = self._roles(who.person)
         as_vote = Vote(who.person, Verdict.REJECT, row["revision"], self.now, roles, justification=choice.answer)
-        check_vote(_view(row), [], as_vote, self.now, None)
+        check_vote(view_of(row), [], as_vote, self.now, None)
 
     def _check_open(self, row: Params) -> None:
         if row["state"] != ApprovalState.PENDING:
@@ -236,10 +280,13 @@ class Deciding:
             detail = f"the question expired at {row['expires_at'].isoformat()}"
             raise Expired(detail, expired_at=row["expires_at"].isoformat())
 
-    def _resolved(
+    def resolved(
         self, row: Params, state: ApprovalState, who: Identity, decision: Mapping[str, object], written: Written
     ) -> None:
         """The one transition of this request and what it means for its workflow."""
+        if self.tells and row["kind"] == Kind.APPROVAL:
+            data = {"state": state.value, "by": decision["by"], "note": decision["note"]}
+            written.notices.append({"kind": "settled", "approval_id": row["approval_id"], "data": data})
         written.resolution = {"state": state.value, "resolved_by": who.person, "decision": decision}
         row |= {"state": state.value, "resolved_by": who.person, "resolved_at": self.now}
         facts: dict[str, object] = {
@@ -251,6 +298,11 @@ class Deciding:
             written.cancel = True
             self._move(written, Status.REJECTED, str(decision["note"]))
             written.events.append(Event("workflow-rejected", who.person, {"request_id": row["approval_id"]}))
+        elif state in _ENDS:
+            written.cancel = True
+            self._move(written, _ENDS[state], "withdrawn" if state is ApprovalState.WITHDRAWN else "approval_expired")
+            over = "workflow-cancelled" if state is ApprovalState.WITHDRAWN else "workflow-timed-out"
+            written.events.append(Event(over, who.person, {"request_id": row["approval_id"], "reason": state.value}))
         elif self.workflow["status"] == Status.WAITING and not self._still_open():
             # The workflow goes on when everything it asked at this pause is decided: one resume, one re-run of nodes.
             self._move(written, Status.READY, None)
@@ -277,7 +329,7 @@ class Deciding:
 
 def _columns(one: Vote, who: Identity) -> Params:
     return {
-        "revision": one.revision, "voter": one.voter, "via": who.via, "verdict": one.verdict.value,
+        "revision": one.revision, "voter": one.voter, "acting_for": one.acting_for, "via": who.via, "verdict": one.verdict.value,
         "roles": sorted(one.roles), "justification": one.justification,
     }  # fmt: skip
 
@@ -296,7 +348,7 @@ def _check_allowed(row: Params, verdict: Verdict) -> None:
         raise AnswerInvalid(detail, allowed=row["allowed"])
 
 
-def _view(row: Params) -> ApprovalView:
+def view_of(row: Params) -> ApprovalView:
     return ApprovalView(
         approval_id=row["approval_id"],
         kind=Kind(row["kind"]),

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from orchestrator.core.canonical import redact
 from orchestrator.core.deadlines import passed
-from orchestrator.core.model import Requirement, Slot
+from orchestrator.core.model import Requirement
 from orchestrator.store.db import Params
 from orchestrator.wire import (
     ApprovalRecord,
@@ -29,11 +29,7 @@ def masked(value: object) -> Any:
 
 def requirement_of(row: Params) -> Requirement:
     """The requirement kept on an approval row."""
-    kept = cast("Mapping[str, Any]", row["requirement"])
-    stages = tuple(
-        tuple(Slot(frozenset(slot["any_of"]), int(slot["count"])) for slot in stage) for stage in kept["stages"]
-    )
-    return Requirement(stages, int(kept["deny_threshold"]), bool(kept["justification_on_decision"]))
+    return Requirement.from_json(cast("Mapping[str, Any]", row["requirement"]))
 
 
 def _queue_fields(row: Params, now: datetime) -> dict[str, Any]:

@@ -14,16 +14,21 @@ from orchestrator.store.db import Connection, Params
 from orchestrator.store.events import Event
 from orchestrator.store.parts import as_json, as_parts
 
+# Asks for people to be told: `{kind, approval_id, data}`.
+Notice = Mapping[str, object]
+
 # The workflow, locked.
 LOCK = "SELECT FROM keyturn.workflows WHERE namespace = %(namespace)s AND workflow_id = %(workflow)s FOR UPDATE"
 
 # Workflows, each with the version of its row, and their approvals, each with its standing votes in the order they were
-# cast, and with the roles that all voters and some more people hold at this instant. One row for a workflow that asks
-# nothing. (For the arrays' SELECTs see `checkpoints.NEWEST`.)
+# cast, and with the roles that all voters and some more people hold at this instant, and for whom these may vote. One
+# row for a workflow that asks nothing. (For the arrays' SELECTs see `checkpoints.NEWEST`.)
 READ = """
 SELECT one.nth, w.workflow_id, w.status, w.xmin::text AS version, coalesce(one.now, now()) AS now, a.approval_id,
        a.kind, a.state, a.revision, a.digest, a.node, a.description, a.question, a.allowed, a.on_reject, a.requester,
        a.on_behalf_of, a.launched_by, a.last_editor, a.requirement, a.expires_at, a.resolved_by, a.resolved_at,
+       a.wake_at, a.policy_seen, a.risk_level, a.terms,
+       (SELECT policy_version FROM keyturn.namespaces n WHERE n.namespace = w.namespace) AS policy_version,
        ARRAY(SELECT json_build_object('voter', v.voter, 'acting_for', v.acting_for, 'verdict', v.verdict,
                     'revision', v.revision, 'at', v.at, 'justification', v.justification)
                FROM keyturn.votes v
@@ -36,7 +41,12 @@ SELECT one.nth, w.workflow_id, w.status, w.xmin::text AS version, coalesce(one.n
                    AND person = ANY(ARRAY(SELECT json_array_elements_text(one.people::json))
                                     || ARRAY(SELECT coalesce(v.acting_for, v.voter)
                                                FROM keyturn.approvals b JOIN keyturn.votes v USING (approval_id)
-                                              WHERE b.workflow_id = w.workflow_id))) AS known) AS roles
+                                              WHERE b.workflow_id = w.workflow_id))) AS known) AS roles,
+       (SELECT json_agg(json_build_array(d.from_person, d.to_person))
+          FROM keyturn.delegations d
+         WHERE d.namespace = w.namespace AND d.to_person = ANY(ARRAY(SELECT json_array_elements_text(one.people::json)))
+           AND d.ends_at > coalesce(one.now, now()) AND d.starts_at <= coalesce(one.now, now())
+           AND d.revoked_at IS NULL) AS delegations
   FROM unnest((SELECT %(namespaces)s::text[]), (SELECT %(workflows)s::text[]), (SELECT %(people)s::text[]),
               (SELECT %(nows)s::timestamptz[])) WITH ORDINALITY AS one (namespace, workflow, people, now, nth)
   JOIN keyturn.workflows w ON w.workflow_id = one.workflow AND w.namespace = one.namespace
@@ -65,26 +75,30 @@ class Question:
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A workflow and its approvals as of one moment, each with its standing `votes`; the `roles` of all who count, by
-    person, of whom only those are there that the namespace has.
+    person, of whom only those are there that the namespace has; and who may vote for whom, as (principal, delegate).
     """
 
     workflow: Params
     approvals: list[Params]
     roles: Mapping[str, frozenset[str]]
+    delegations: frozenset[tuple[str, str]] = frozenset()
 
 
 @dataclass(slots=True)
 class Written:
     """What one decision writes. `vote` and `resolution` are columns of the approval's vote and of itself; `transition`
-    those of its workflow, where that goes on or ends; `cancel` ends what else the workflow asks.
+    those of its workflow, where that goes on or ends; `cancel` ends what else the workflow asks; `notices` ask for
+    people to be told.
     """
 
     approval_id: str
     vote: Params | None = None
     resolution: Params | None = None
     transition: Params | None = None
+    tally: Mapping[str, object] | None = None
     cancel: bool = False
     events: list[Event] = field(default_factory=list[Event])
+    notices: list[Notice] = field(default_factory=list[Notice])
 
 
 async def lock(conn: Connection, namespace: str, workflow_id: str) -> None:
@@ -116,7 +130,9 @@ async def read(conn: Connection, questions: Sequence[Question], *, wait: bool = 
 def _asked(rows: list[Params]) -> Asked:
     held: Mapping[str, Sequence[str]] = rows[0]["roles"] or {}
     approvals = rows if rows[0]["approval_id"] is not None else []
-    return Asked(rows[0], approvals, {person: frozenset(roles) for person, roles in held.items()})
+    pairs: Sequence[tuple[str, str]] = rows[0]["delegations"] or ()
+    delegations = frozenset((principal, delegate) for principal, delegate in pairs)
+    return Asked(rows[0], approvals, {person: frozenset(roles) for person, roles in held.items()}, delegations)
 
 
 async def write(conn: Connection, decisions: Sequence[tuple[Asked, Written]], *, wait: bool) -> list[bool | None]:
@@ -138,6 +154,6 @@ async def write(conn: Connection, decisions: Sequence[tuple[Asked, Written]], *,
 def _columns(written: Written) -> Params:
     return {
         "approval": written.approval_id, "vote": written.vote is not None, **(written.vote or {}),
-        **(written.resolution or {}), **(written.transition or {}), "cancel": written.cancel,
-        **events.columns(written.events),
+        **(written.resolution or {}), **(written.transition or {}), "tally": written.tally, "cancel": written.cancel,
+        "notices": written.notices or None, **events.columns(written.events),
     }  # fmt: skip

@@ -13,6 +13,7 @@ from datetime import datetime
 from orchestrator.store import checkpoints, events
 from orchestrator.store.checkpoints import Batch
 from orchestrator.store.db import Connection, Params
+from orchestrator.store.decisions import Notice
 from orchestrator.store.events import Event
 from orchestrator.store.parts import as_parts
 
@@ -26,7 +27,9 @@ SELECT keyturn.commit_segment(one.workflow, one.epoch, one.now, one.parts::json,
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """What the workflow's row becomes when the lease ends. `progress`: claims without progress start from nothing."""
+    """What the workflow's row becomes when the lease ends. `progress`: claims without progress start from nothing;
+    `run_at`: nobody claims it before.
+    """
 
     status: str
     finished: bool
@@ -34,13 +37,15 @@ class Release:
     error: Mapping[str, object] | None = None
     result: object = None
     progress: bool = True
+    run_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What one commit writes. Without `release` it is a barrier, and the lease goes on.
 
-    `approvals` are rows whose JSON columns are plain values. An approval is executed when the workflow completes
+    `approvals` are rows whose JSON columns are plain values, `ended` approvals that are good no longer and `ended_as` what
+    became of them, `notices` ask for people to be told. An approval is executed when the workflow completes
     (`executed`), or when the node that asked has completed with its effects (one of `completed`); one that an effect of
     the ledger is bound to, when that effect finishes.
     """
@@ -51,7 +56,9 @@ class Parts:
     executed: bool = False
     completed: Sequence[str] = ()
     approvals: Sequence[Params] = ()
-    lapsed: Sequence[str] = ()
+    ended: Sequence[str] = ()
+    ended_as: str | None = None
+    notices: Sequence[Notice] = ()
     events: Sequence[Event] = ()
     risk: str | None = None
     release: Release | None = None
@@ -86,8 +93,8 @@ async def commit(conn: Connection, commits: Sequence[Commit], *, wait: bool) -> 
 def _written(parts: Parts, contents: list[bytes | None]) -> Params:
     return {
         **checkpoints.columns(parts.batch, contents), "delivered": parts.delivered or None, "executed": parts.executed,
-        "completed": parts.completed or None, "approvals": parts.approvals or None, "lapsed": parts.lapsed or None,
-        "node": parts.node, "risk": parts.risk, **events.columns(parts.events),
+        "completed": parts.completed or None, "approvals": parts.approvals or None, "ended": parts.ended or None,
+        "ended_as": parts.ended_as, "notices": parts.notices or None, "node": parts.node, "risk": parts.risk, **events.columns(parts.events),
         **_ended(parts.release, checkpointed=bool(parts.batch.checkpoints)),
     }  # fmt: skip
 
@@ -98,4 +105,5 @@ def _ended(release: Release | None, *, checkpointed: bool) -> Params:
     return {
         "status": release.status, "reason": release.reason, "error": release.error, "result": release.result,
         "checkpointed": checkpointed, "progress": release.progress, "finished": release.finished,
+        "run_at": release.run_at,
     }  # fmt: skip

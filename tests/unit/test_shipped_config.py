@@ -10,7 +10,7 @@ import pytest
 from orchestrator.config import Governance, load_governance
 from orchestrator.core.errors import InvalidDocument
 from orchestrator.core.model import Action, Level, Requester
-from orchestrator.core.policy import terms_for
+from orchestrator.core.policy import Escalation, terms_for
 
 CONFIG = Path(__file__).resolve().parents[2] / "config"
 LOW, MEDIUM, HIGH, CRITICAL = Level
@@ -82,9 +82,12 @@ def test_the_shipped_levels(governance: Governance) -> None:
     assert terms[MEDIUM].requirement.roles == {"team_lead"}
     assert terms[HIGH].requirement.roles == {"team_lead", "tech_lead"}
     assert terms[CRITICAL].requirement.roles == {"tech_lead", "cto"}
-    assert [terms[level].escalate_after for level in (MEDIUM, HIGH, CRITICAL)] == [
-        timedelta(minutes=30), timedelta(minutes=30), timedelta(minutes=15),
-    ]  # fmt: skip
+    assert {level: found.escalation for level, found in terms.items() if level is not LOW} == {
+        MEDIUM: Escalation(timedelta(minutes=30), frozenset({"team_lead", "tech_lead"})),
+        HIGH: Escalation(timedelta(minutes=30), frozenset({"tech_lead", "cto"})),
+        CRITICAL: Escalation(timedelta(minutes=15), frozenset({"tech_lead", "cto"})),
+    }
+    assert [found.recheck_at_execution for found in terms.values()] == [False, False, False, True]
     assert [found.requirement.justification_on_decision for found in terms.values()] == [False, False, False, True]
     assert {(found.request_ttl, found.approval_ttl) for found in terms.values()} == {
         (timedelta(hours=24), timedelta(hours=1))

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.core import errors
-from orchestrator.core.matching import fill
+from orchestrator.core.matching import Candidate, fill
 from orchestrator.core.model import ApprovalState, ApprovalView, Kind, Requester, Requirement, Slot, Verdict, Vote
 from orchestrator.core.votes import (
     Approved,
@@ -372,7 +372,7 @@ def test_no_assignment_is_better_than_the_one_found(
             return True
         return any(best(index + 1, left - {name}) for name in left if people[name] & seats[index][1])
 
-    found = fill(stages, people)
+    found = fill(stages, {name: Candidate(held) for name, held in people.items()})
     assert (not found.missing) is best(0, frozenset(people))
 
 
