@@ -148,6 +148,11 @@ class RiskRules:
     gates: Mapping[str, Mapping[str, NodeGate]]
     version: str
 
+    @property
+    def roles(self) -> frozenset[str]:
+        """Every role that decides some level."""
+        return frozenset(role for entry in self.levels.values() for role in entry.approvers)
+
     @classmethod
     def load(cls, risk_text: str, triggers_text: str, files: tuple[str, str]) -> RiskRules:
         """The rules of the two files, compiled. `files` are their names for messages.
