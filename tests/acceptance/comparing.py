@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, cast
 
-from tests.acceptance.malformed import Malformed
+from tests.acceptance.malformed import MalformedError
 from tests.acceptance.reading import Body, mapping, sequence, texts
 from tests.acceptance.times import instant, span
 from tests.acceptance.translating import person_name, role_name
@@ -98,7 +98,7 @@ def _names(differences: Differences, what: str, expected: object, got: Body) -> 
 
 
 def _reason(differences: Differences, what: str, expected: object, got: Body) -> None:
-    told = [str(one) for one in cast("list[object]", got["reasons"]) if one]
+    told = [str(one) for one in cast("list[object]", got["reason"]) if one]
     if str(expected) not in told:
         differences.append(f"{what}: expected {expected!r}, got {told}")
 
@@ -164,4 +164,4 @@ _FINAL = {
 
 def check_known(expected: Body, known: set[str], place: str) -> None:
     if unknown := sorted(set(expected) - known):
-        raise Malformed(f"{place}: expect.{unknown[0]} is not known; known are {', '.join(sorted(known))}")
+        raise MalformedError(f"{place}: expect.{unknown[0]} is not known; known are {', '.join(sorted(known))}")

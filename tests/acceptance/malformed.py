@@ -3,5 +3,5 @@
 from __future__ import annotations
 
 
-class Malformed(Exception):
+class MalformedError(Exception):
     """What is wrong with a scenario file, and where: `file: scenario, step: why`."""

@@ -13,7 +13,7 @@ from typing import cast
 
 import yaml
 
-from tests.acceptance.malformed import Malformed
+from tests.acceptance.malformed import MalformedError
 from tests.acceptance.times import ANY, at, instant, span
 
 Body = Mapping[str, object]
@@ -62,6 +62,10 @@ FINAL_KEYS = {
 _SCENARIO_KEYS = {
     "id", "title", "policies", "policy_by_environment", "volatile_fields", "delegations", "links", "routing", "t0",
     "steps", "final", "directory", "defaults",
+}  # fmt: skip
+_EXPLAINING = {
+    "property", "properties", "assumptions", "note", "notes", "why", "comment", "description", "rule", "rules",
+    "covers", "tags",
 }  # fmt: skip
 # Rules that hold always here, as the files' conventions say; a file that wants them otherwise cannot be played.
 _FIXED = {"distinct_persons": True, "on_policy_change": "stricter_wins"}
@@ -132,49 +136,54 @@ class Scenario:
 
 
 def read_folder(folder: Path) -> list[Path]:
-    """The scenario files of a folder. Malformed when there are none: nothing played is nothing passed."""
+    """The scenario files of a folder. MalformedError when there are none: nothing played is nothing passed."""
     files = sorted(path for path in folder.glob("*.y*ml") if path.suffix in {".yaml", ".yml"})
     if not files:
-        raise Malformed(f"{folder}: has no *.yaml file to play")
+        raise MalformedError(f"{folder}: has no *.yaml file to play")
     return files
 
 
 def read_file(file: Path) -> list[Scenario]:
-    """Every scenario of one file. Malformed names the file, the scenario and the place."""
+    """Every scenario of one file. MalformedError names the file, the scenario and the place."""
     try:
         document: object = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise Malformed(f"{file.name}: cannot be read: {' '.join(str(error).split())}") from error
+        raise MalformedError(f"{file.name}: cannot be read: {' '.join(str(error).split())}") from error
     try:
         return _scenarios(file.name, document)
-    except Malformed as error:
-        raise Malformed(f"{file.name}: {error}") from error
+    except MalformedError as error:
+        raise MalformedError(f"{file.name}: {error}") from error
 
 
 def _scenarios(name: str, document: object) -> list[Scenario]:
     body = mapping(document, "the file")
     listed = body.get("scenarios")
     if isinstance(listed, Mapping):
-        listed = [{"id": key, **mapping(value, str(key))} for key, value in cast("Mapping[str, object]", listed).items()]
+        listed = [
+            {"id": key, **mapping(value, str(key))} for key, value in cast("Mapping[str, object]", listed).items()
+        ]
     entries = sequence(listed, "scenarios")
     if not entries:
-        raise Malformed("`scenarios` is empty")
+        raise MalformedError("`scenarios` is empty")
     found = [_scenario(name, body, mapping(entry, f"scenarios[{n}]"), n) for n, entry in enumerate(entries)]
     ids = [one.id for one in found]
     if twice := sorted({one for one in ids if ids.count(one) > 1}):
-        raise Malformed(f"the id {', '.join(twice)} is used twice")
+        raise MalformedError(f"the id {', '.join(twice)} is used twice")
     return found
 
 
 def _scenario(file: str, whole: Body, entry: Body, number: int) -> Scenario:
     if "id" not in entry:
-        raise Malformed(f"scenarios[{number}] has no `id`")
+        raise MalformedError(f"scenarios[{number}] has no `id`")
     name = str(entry["id"])
     _known(entry, _SCENARIO_KEYS, name)
     if "steps" not in entry and "routing" not in entry:
-        raise Malformed(f"{name}: has neither `steps` nor `routing`: nothing would be played")
+        raise MalformedError(f"{name}: has neither `steps` nor `routing`: nothing would be played")
     t0 = _t0(entry.get("t0", whole.get("t0")), name)
-    directory = {**mapping(whole.get("directory"), "directory"), **mapping(entry.get("directory"), f"{name}: directory")}
+    directory = {
+        **mapping(whole.get("directory"), "directory"),
+        **mapping(entry.get("directory"), f"{name}: directory"),
+    }
     scenario = Scenario(
         file=file,
         id=name,
@@ -211,14 +220,14 @@ def _t0(value: object, name: str) -> datetime:
         return ANY
     found = instant(value, f"{name}: t0")
     if found is None:
-        raise Malformed(f"{name}: t0 is {value!r}; write an absolute time like 2026-06-01T09:00:00Z")
+        raise MalformedError(f"{name}: t0 is {value!r}; write an absolute time like 2026-06-01T09:00:00Z")
     return found
 
 
 def _defaults(value: Body) -> Body:
     for key, held in _FIXED.items():
         if value.get(key, held) != held:
-            raise Malformed(f"defaults: {key} is always {held!r} here, not {value[key]!r}")
+            raise MalformedError(f"defaults: {key} is always {held!r} here, not {value[key]!r}")
     return {key: held for key, held in value.items() if key not in _FIXED}
 
 
@@ -234,7 +243,7 @@ def _policies(value: object, name: str) -> Mapping[str, Mapping[int, Body]]:
             number = version_of(version, place)
             found[str(policy)][number] = policy_body(mapping(body, f"{place}.{version}"), f"{place}.{version}")
         if not found[str(policy)]:
-            raise Malformed(f"{place}: has no version")
+            raise MalformedError(f"{place}: has no version")
     return found
 
 
@@ -242,7 +251,7 @@ def version_of(value: object, place: str) -> int:
     try:
         return int(str(value).lstrip("v"))
     except ValueError as error:
-        raise Malformed(f"{place}: the version {value!r} is no whole number") from error
+        raise MalformedError(f"{place}: the version {value!r} is no whole number") from error
 
 
 def policy_body(body: Body, place: str) -> Body:
@@ -253,14 +262,14 @@ def policy_body(body: Body, place: str) -> Body:
 def link_of(value: Body, place: str) -> Link:
     for key in ("req", "person", "decision"):
         if key not in value:
-            raise Malformed(f"{place}: has no `{key}`")
+            raise MalformedError(f"{place}: has no `{key}`")
     return Link(str(value["req"]), str(value["person"]), str(value["decision"]), span(value.get("ttl", "1h"), place))
 
 
 def _delegation(value: Body, t0: datetime, place: str) -> Delegation:
     for key in ("from", "to"):
         if key not in value:
-            raise Malformed(f"{place}: has no `{key}`")
+            raise MalformedError(f"{place}: has no `{key}`")
     start, end = value.get("start", "0m"), value.get("end", "52w")
     return Delegation(str(value["from"]), str(value["to"]), at(start, t0, place), at(end, t0, place))
 
@@ -270,7 +279,7 @@ def _row(value: Body, place: str) -> Body:
     _known(row_in, {"risks", "confidence", "adjust", "rule_error", "freeze", "forbid"}, f"{place}.in")
     _known(row_out, {"route", "urgent", "due_h", "score", "risk"}, f"{place}.out")
     if not row_out:
-        raise Malformed(f"{place}: has no `out`")
+        raise MalformedError(f"{place}: has no `out`")
     return {"in": row_in, "out": row_out}
 
 
@@ -281,14 +290,14 @@ def _steps(value: object, name: str) -> list[Step]:
         body = mapping(entry, place)
         do = str(body.get("do", ""))
         if do not in VERBS:
-            raise Malformed(f"{place}: `do` is {do!r}; known are {', '.join(VERBS)}")
+            raise MalformedError(f"{place}: `do` is {do!r}; known are {', '.join(VERBS)}")
         fields = {key: item for key, item in body.items() if key not in {"t", "do", "expect"}}
-        _known(fields, VERBS[do], place)
+        _known(fields, VERBS[do] | {"by"}, place)
         if missing := NEEDED.get(do, set()) - fields.keys():
-            raise Malformed(f"{place}: {do} needs `{'`, `'.join(sorted(missing))}`")
+            raise MalformedError(f"{place}: {do} needs `{'`, `'.join(sorted(missing))}`")
         offset = span(body["t"], place) if "t" in body else steps[-1].offset if steps else timedelta(0)
         if steps and offset < steps[-1].offset:
-            raise Malformed(f"{place}: is at {body['t']}, before the step above it")
+            raise MalformedError(f"{place}: is at {body['t']}, before the step above it")
         steps.append(Step(number, offset, do, fields, mapping(body.get("expect"), f"{place}: expect")))
     return steps
 
@@ -308,29 +317,25 @@ def _check_references(scenario: Scenario) -> None:
     for step in scenario.steps:
         place = f"{scenario.id}: step {step.number}"
         if step.fields.get("req") is not None and str(step.fields["req"]) not in made:
-            raise Malformed(f"{place}: no step submits {step.fields['req']!r}")
+            raise MalformedError(f"{place}: no step submits {step.fields['req']!r}")
         if step.do == "submit" and step.fields.get("policy") is not None and str(step.fields["policy"]) not in named:
-            raise Malformed(f"{place}: there is no policy {step.fields['policy']!r}")
+            raise MalformedError(f"{place}: there is no policy {step.fields['policy']!r}")
         if step.do.startswith("link_") and str(step.fields["link"]) not in links:
-            raise Malformed(f"{place}: there is no link {step.fields['link']!r}")
+            raise MalformedError(f"{place}: there is no link {step.fields['link']!r}")
     for req in (*scenario.final, *(link.req for link in scenario.links.values())):
         if req not in made:
-            raise Malformed(f"{scenario.id}: no step submits {req!r}")
+            raise MalformedError(f"{scenario.id}: no step submits {req!r}")
     for policy in scenario.policy_by_environment.values():
         if policy not in named:
-            raise Malformed(f"{scenario.id}: policy_by_environment: there is no policy {policy!r}")
+            raise MalformedError(f"{scenario.id}: policy_by_environment: there is no policy {policy!r}")
 
 
 def _known(body: Body, known: set[str], place: str, *, texts_pass: bool = True) -> None:
     """Refuse keys that nothing looks at, unless they are plain texts of explanation."""
     for key, value in body.items():
         explains = isinstance(value, str) or (isinstance(value, list) and all(isinstance(one, str) for one in value))
-        if key not in known and not (texts_pass and explains and key in EXPLAINING):
-            raise Malformed(f"{place}: `{key}` is not known; known are {', '.join(sorted(known))}")
-
-
-EXPLAINING = {"property", "properties", "assumptions", "note", "notes", "why", "comment", "description", "rule", "rules",
-              "covers", "tags", "title"}  # fmt: skip
+        if key not in known and not (texts_pass and explains and key in _EXPLAINING):
+            raise MalformedError(f"{place}: `{key}` is not known; known are {', '.join(sorted(known))}")
 
 
 def mapping(value: object, place: str) -> dict[str, object]:
@@ -338,7 +343,7 @@ def mapping(value: object, place: str) -> dict[str, object]:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise Malformed(f"{place}: is {type(value).__name__}, not a mapping")
+        raise MalformedError(f"{place}: is {type(value).__name__}, not a mapping")
     return {str(key): item for key, item in cast("Mapping[object, object]", value).items()}
 
 
@@ -347,7 +352,7 @@ def sequence(value: object, place: str) -> list[object]:
     if value is None:
         return []
     if not isinstance(value, list):
-        raise Malformed(f"{place}: is {type(value).__name__}, not a list")
+        raise MalformedError(f"{place}: is {type(value).__name__}, not a list")
     return cast("list[object]", value)
 
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 
-from tests.acceptance.malformed import Malformed
+from tests.acceptance.malformed import MalformedError
 
 # A Monday, in a month without a change of clocks anywhere.
 ANY = datetime(2026, 6, 1, 9, 0, tzinfo=UTC)
@@ -27,7 +27,7 @@ def span(value: object, place: str) -> timedelta:
         return timedelta(0)
     parts = list(_PART.finditer(body))
     if not parts or _PART.sub("", body).strip():
-        raise Malformed(f"{place}: {value!r} is no duration; write it like 90s, 30m, 4h, 1d or 1h30m")
+        raise MalformedError(f"{place}: {value!r} is no duration; write it like 90s, 30m, 4h, 1d or 1h30m")
     return sign * sum((float(part[1]) * _UNITS[part[2]] for part in parts), timedelta(0))
 
 
@@ -43,7 +43,7 @@ def instant(value: object, place: str) -> datetime | None:
     try:
         found = datetime.fromisoformat(text)
     except ValueError as error:
-        raise Malformed(f"{place}: {value!r} is no time; write it like 2026-06-01T09:00:00Z") from error
+        raise MalformedError(f"{place}: {value!r} is no time; write it like 2026-06-01T09:00:00Z") from error
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 

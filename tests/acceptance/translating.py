@@ -9,15 +9,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import yaml
 
 from orchestrator.core.actions import ACTION_FIELDS, action_from
 from orchestrator.core.errors import InvalidInput
-from tests.acceptance.malformed import Malformed
+from tests.acceptance.malformed import MalformedError
 from tests.acceptance.reading import Body, Scenario, mapping, sequence, texts
 from tests.acceptance.times import at, span
 
@@ -43,7 +43,7 @@ def role_name(name: str) -> str:
 def verdict_of(decision: object, place: str) -> str:
     found = _VERDICTS.get(str(decision))
     if found is None:
-        raise Malformed(f"{place}: the decision {decision!r} is none of {', '.join(_VERDICTS)}")
+        raise MalformedError(f"{place}: the decision {decision!r} is none of {', '.join(_VERDICTS)}")
     return found
 
 
@@ -61,11 +61,17 @@ def is_action(payload: Body) -> bool:
     return True
 
 
-def action_of(payload: Body | None, policy: str | None = None) -> dict[str, object]:
+def wraps(scenario: Scenario) -> bool:
+    """Whether the scenario's payloads must be wrapped: one that is no action by itself wraps them all."""
+    given = [mapping(step.fields["payload"], str(step)) for step in scenario.steps if "payload" in step.fields]
+    return not all(is_action(payload) for payload in given)
+
+
+def action_of(payload: Body | None, policy: str | None = None, *, wrap: bool = False) -> dict[str, object]:
     """The action that a scenario's payload stands for; without one, an action that only names its policy."""
     if payload is None:
         return {"operation": "run", "metadata": {"policy": policy} if policy else {}}
-    if is_action(payload):
+    if not wrap:
         return dict(payload)
     environment = payload.get("environment", payload.get("env"))
     return {
@@ -86,7 +92,21 @@ def whole(action: Body) -> dict[str, object]:
 def policy_file(scenario: Scenario, in_force: Mapping[str, tuple[int, Body]]) -> str:
     """The whole file, with the version of each policy that is in force."""
     entries = [_policy(scenario, name, *held) for name, held in in_force.items()]
-    return dump({"policies": entries})
+    return dump({"roles": sorted(_roles(entries)), "policies": entries})
+
+
+def _roles(entries: Sequence[Body]) -> set[str]:
+    """Every role the policies name: a role is declared before it is used."""
+    found: set[str] = set()
+    for entry in entries:
+        for stage in cast("list[list[dict[str, Any]]]", entry["stages"]):
+            for slot in stage:
+                found |= {slot["role"]} if "role" in slot else set(slot["any_of"])
+        escalation, glass = cast("dict[str, Any]", entry.get("escalation", {})), entry.get("break_glass")
+        found |= set(escalation.get("to", ()))
+        found |= {str(cast("dict[str, Any]", glass)["role"])} if glass else set()
+        found |= {str(entry["fallback_role"])} if "fallback_role" in entry else set()
+    return found
 
 
 def dump(value: object) -> str:
@@ -95,7 +115,7 @@ def dump(value: object) -> str:
 
 
 class _Plain(yaml.SafeDumper):
-    def ignore_aliases(self, data: object) -> bool:
+    def ignore_aliases(self, _data: object) -> bool:
         return True
 
 
@@ -115,9 +135,9 @@ def match(scenario: Scenario, policy: str) -> str:
 
 def _policy(scenario: Scenario, name: str, version: int, written: Body) -> dict[str, object]:
     place = f"{scenario.id}: policies.{name}.{version}"
-    body = {**{key: value for key, value in scenario.defaults.items()}, **written}
+    body = {**scenario.defaults, **written}
     found: dict[str, object] = {
-        "name": name,
+        "name": re.sub(r"[^A-Za-z0-9_.-]", "_", name),
         "version": version,
         "match": match(scenario, name),
         "stages": [[_slot(slot, place) for slot in _stage(stage)] for stage in sequence(body.get("stages"), place)],
@@ -129,6 +149,8 @@ def _policy(scenario: Scenario, name: str, version: int, written: Body) -> dict[
         "recheck": texts(body.get("role_recheck", ["at_quorum"])),
         "volatile_fields": _volatile(scenario, body),
     }
+    if found["on_timeout"] == "approve":
+        found["levels"] = ["low"]
     if escalation := _escalation(body, place):
         found["escalation"] = escalation
     if body.get("reminders"):
@@ -157,15 +179,17 @@ def _slot(slot: object, place: str) -> dict[str, object]:
     count = body.get("n", body.get("count", 1))
     roles = texts(body.get("any_of", body.get("role", body.get("roles"))))
     if not roles:
-        raise Malformed(f"{place}.stages: a slot names no role: {slot!r}")
+        raise MalformedError(f"{place}.stages: a slot names no role: {slot!r}")
     named = {"role": role_name(roles[0])} if len(roles) == 1 else {"any_of": [role_name(role) for role in roles]}
     return {**named, "count": count}
 
 
 def _escalation(body: Body, place: str) -> dict[str, object]:
     found: dict[str, object] = {}
-    if body.get("escalate_after") is not None:
-        found["after"] = _duration(body["escalate_after"], place)
+    after = body.get("escalate_after")
+    # With the time-out or later it is the time-out that escalates.
+    if after is not None and span(after, place) < span(body.get("request_ttl", "24h"), place):
+        found["after"] = _duration(after, place)
     if body.get("escalate_to") is not None:
         found["to"] = [role_name(role) for role in texts(body["escalate_to"])]
     if found or body.get("timeout_action") == "escalate":
@@ -175,9 +199,9 @@ def _escalation(body: Body, place: str) -> dict[str, object]:
 
 def _freeze(window: Body, t0: datetime, place: str) -> dict[str, object]:
     if not {"start", "end"} <= window.keys():
-        raise Malformed(f"{place}.freeze: needs `start` and `end`")
+        raise MalformedError(f"{place}.freeze: needs `start` and `end`")
     starts, ends = at(window["start"], t0, place), at(window["end"], t0, place)
-    return {"starts": starts.isoformat(), "ends": ends.isoformat()}
+    return {"from": starts.astimezone(UTC).isoformat(), "to": ends.astimezone(UTC).isoformat()}
 
 
 def _justification(value: object, place: str) -> str:
@@ -188,7 +212,7 @@ def _justification(value: object, place: str) -> str:
         return "decision"
     if text in {"request", "both"}:
         return text
-    raise Malformed(f"{place}.justification: {value!r}; known are required, none, decision, request, both")
+    raise MalformedError(f"{place}.justification: {value!r}; known are required, none, decision, request, both")
 
 
 def needs_justification(body: Body) -> bool:
@@ -204,16 +228,13 @@ def asks_requester(body: Body) -> bool:
 def _volatile(scenario: Scenario, body: Body) -> list[str]:
     """Volatile fields of a payload that is wrapped are the wrapping action's arguments."""
     fields = list(dict.fromkeys((*texts(body.get("volatile_fields")), *scenario.volatile_fields)))
-    payloads = [mapping(step.fields["payload"], str(step)) for step in scenario.steps if step.fields.get("payload")]
-    if all(is_action(payload) for payload in payloads):
-        return fields
-    return [field if field.startswith("arguments.") else f"arguments.{field}" for field in fields]
+    return [f"arguments.{field}" for field in fields] if wraps(scenario) else fields
 
 
 def _one_of(value: object, known: Mapping[str, str], place: str) -> str:
     found = known.get(str(value))
     if found is None:
-        raise Malformed(f"{place}: {value!r}; known are {', '.join(known)}")
+        raise MalformedError(f"{place}: {value!r}; known are {', '.join(known)}")
     return found
 
 
@@ -262,3 +283,17 @@ def _routing_rules() -> Sequence[dict[str, object]]:
     rules.append({"name": "routing error", "when": broken, "level": "low"})
     rules.append({"name": "routing forbid", "when": "has(action.metadata.forbid)", "forbid": True})
     return rules
+
+
+def adjustments(value: object) -> list[dict[str, object]]:
+    """Points, as numbers or named, as a gate's payload carries them."""
+    found: list[dict[str, object]] = []
+    for number, one in enumerate(sequence(value, "adjust"), start=1):
+        named = mapping(one, "adjust") if isinstance(one, Mapping) else {"points": one}
+        found.append({"name": str(named.get("name", f"adjustment {number}")), "points": named["points"]})
+    return found
+
+
+def volatile_of(scenario: Scenario, body: Body) -> list[str]:
+    """The volatile fields that a policy body declares, as paths within the action."""
+    return _volatile(scenario, {**scenario.defaults, **body})
