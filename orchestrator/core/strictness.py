@@ -13,7 +13,7 @@ from datetime import datetime
 from itertools import zip_longest
 from typing import TypeAlias
 
-from orchestrator.core.matching import fill
+from orchestrator.core.matching import Candidate, fill
 from orchestrator.core.model import Requirement, Slot
 
 Stage: TypeAlias = Sequence[Slot]
@@ -50,7 +50,7 @@ def _covers(strict: _Seats, loose: _Seats) -> bool:
     """Whether whoever takes all seats of `strict` could take all seats of `loose`, each person one."""
     wanted = [Slot(frozenset({str(index)}), count) for index, count in enumerate(loose.values())]
     takers = {
-        f"{index}.{seat}": frozenset(str(at) for at, wide in enumerate(loose) if roles <= wide)
+        f"{index}.{seat}": Candidate(frozenset(str(at) for at, wide in enumerate(loose) if roles <= wide))
         for index, (roles, count) in enumerate(strict.items())
         for seat in range(count)
     }

@@ -24,6 +24,11 @@ class Decided:
     payload: object
     settled: Settled
     lapsed: bool
+    # What holds it: the policy's freezes and whether roles are looked at once more; the flags tell of a break-glass.
+    policy: str
+    flags: Sequence[str]
+    freeze: Sequence[Mapping[str, object]]
+    recheck: bool
     # The round it was asked in, and how many requests that round of its interrupt has.
     nth: int
     of: int
@@ -39,6 +44,8 @@ class Decided:
             cast("Sequence[str]", row["volatile_fields"]),
             cast("Mapping[str, object]", row["decision"]),
             cast("Sequence[str]", row["allowed"]),
+            str(row["asked_digest"]),
+            int(cast("int", row["revision"])),
         )
         return cls(
             settled.approval_id,
@@ -48,6 +55,10 @@ class Decided:
             row["payload"],
             settled,
             bool(row["lapsed"]),
+            str(row["policy"]),
+            cast("Sequence[str]", row["flags"]),
+            cast("Sequence[Mapping[str, object]]", row["freeze"] or ()),
+            bool(row["recheck"]),
             int(cast("int", row["nth"])),
             int(cast("int", row["of"])),
         )
@@ -74,6 +85,9 @@ class Lease:
     decided: tuple[Decided, ...]
     claimed_at: datetime
     taken_from: str | None = None
+    # The namespace's published policies, and the number that rises with every change of its people.
+    policy_version: int = 0
+    people_version: int = 0
 
     @property
     def doubtful(self) -> bool:
@@ -99,6 +113,7 @@ class Lease:
             tuple(Decided.from_row(one) for one in row["decided"] or ()),
             row["claimed_at"],
             row["taken_from"],
+            *(row["known"] or (0, 0)),
         )
 
     def facts(self, node: str) -> dict[str, object]:

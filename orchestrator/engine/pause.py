@@ -13,16 +13,15 @@ from typing import cast
 
 from langgraph.types import Interrupt
 
+from orchestrator.core.asking import UNROUTABLE_ESCALATED, Asking, Judgement, Law, judge, resolved
 from orchestrator.core.canonical import canonical_json, digest, redact
-from orchestrator.core.confidence import route
-from orchestrator.core.deadlines import deadlines, lapses_at
 from orchestrator.core.model import ApprovalState, Assessment, Kind, Level, Requirement, Route, Routing
 from orchestrator.core.policy import Terms, terms_for
 from orchestrator.core.questions import check_answer
-from orchestrator.core.risk import RiskRules
 from orchestrator.engine.lease import Lease
 from orchestrator.engine.payloads import Ask, Settled, read, write
 from orchestrator.store.db import Params
+from orchestrator.store.decisions import Notice
 from orchestrator.store.events import Event
 
 BREAKPOINT = "breakpoint:"
@@ -41,6 +40,16 @@ class Pause:
     resume: Mapping[str, object] | None
     rejected_by: str | None
 
+    @property
+    def notices(self) -> list[Notice]:
+        """Who may decide is told of what waits, where the risk level or the policy says so."""
+        asked = (row for row in self.rows if row["state"] == ApprovalState.PENDING and row["notify"])
+        return [
+            {"kind": "unroutable" if UNROUTABLE_ESCALATED in row["flags"] else "requested",
+             "approval_id": row["approval_id"], "data": {}}
+            for row in asked
+        ]  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class Situation:
@@ -52,7 +61,7 @@ class Situation:
     waiting: frozenset[str] = frozenset()
 
 
-def plan(lease: Lease, rules: RiskRules, interrupts: Iterable[Interrupt], situation: Situation) -> Pause:
+def plan(lease: Lease, law: Law, interrupts: Iterable[Interrupt], situation: Situation) -> Pause:
     """What to commit for these interrupts. GraphFault when a payload cannot be read."""
     rows: list[Params] = []
     by_interrupt: dict[str, tuple[str, list[Params]]] = {}
@@ -60,7 +69,7 @@ def plan(lease: Lease, rules: RiskRules, interrupts: Iterable[Interrupt], situat
         if interrupt.id in situation.waiting:
             continue
         asks = read(interrupt)
-        made = [_row(lease, rules, interrupt, ask, situation) for ask in asks]
+        made = [_row(lease, law, interrupt, ask, situation) for ask in asks]
         by_interrupt[interrupt.id] = (asks[0].dialect, made)
         rows += made
     waiting = bool(situation.waiting) or any(row["state"] == ApprovalState.PENDING for row in rows)
@@ -76,17 +85,17 @@ def plan(lease: Lease, rules: RiskRules, interrupts: Iterable[Interrupt], situat
     )
 
 
-def breakpoint_at(lease: Lease, rules: RiskRules, checkpoint: str, nodes: Sequence[str], now: datetime) -> Pause:
+def breakpoint_at(lease: Lease, law: Law, checkpoint: str, nodes: Sequence[str], now: datetime) -> Pause:
     """A graph compiled with `interrupt_before` or `interrupt_after` stopped there: a person says whether to go on."""
     names = ", ".join(nodes)
     question = {"prompt": f"The graph stops before {names}. Go on?", "options": [CONTINUE, STOP]}
     ask = Ask(Kind.QUESTION, "keyturn", question=question, description=str(question["prompt"]), allowed=("answer",))
     interrupt = Interrupt(value={"type": "question", **question}, id=f"{BREAKPOINT}{checkpoint}")
-    row = _row(lease, rules, interrupt, ask, Situation(now, {interrupt.id: names}))
+    row = _row(lease, law, interrupt, ask, Situation(now, {interrupt.id: names}))
     return Pause([row], _events(row), Level.LOW, None, None)
 
 
-def _row(lease: Lease, rules: RiskRules, interrupt: Interrupt, ask: Ask, situation: Situation) -> Params:
+def _row(lease: Lease, law: Law, interrupt: Interrupt, ask: Ask, situation: Situation) -> Params:
     now, nth = situation.now, situation.rounds.get(interrupt.id, 0)
     row: Params = {
         "approval_id": _approval_id(lease.workflow_id, interrupt.id, ask.item, nth),
@@ -110,9 +119,9 @@ def _row(lease: Lease, rules: RiskRules, interrupt: Interrupt, ask: Ask, situati
         "requested_at": now,
     }
     judged = (
-        _approval(lease, rules, ask, row["node"], now)
+        _approval(lease, law, ask, row["node"], now)
         if ask.kind is Kind.APPROVAL
-        else _question(lease, rules, ask, now)
+        else _question(lease, law, ask, now)
     )
     return {**row, **judged}
 
@@ -135,75 +144,34 @@ def _described(ask: Ask) -> str:
     return " ".join(part for part in parts if part)
 
 
-def _approval(lease: Lease, rules: RiskRules, ask: Ask, node: str, now: datetime) -> Params:
+def _approval(lease: Lease, law: Law, ask: Ask, node: str, now: datetime) -> Params:
     assert ask.action is not None  # noqa: S101 an approval has an action: the reader saw to it
-    confidence = (ask.confidence or 0.0) if ask.from_agent else None
-    assessment = rules.assess(ask.action, lease.requester, lease.facts(node), confidence, ask.raised_to)
-    terms = terms_for(assessment.level, rules)
-    routing = route(
-        assessment.level, terms.auto_approve, ask.confidence, ask.from_agent,
-        forbidden=assessment.forbidden_by is not None,
+    asking = Asking(
+        lease.requester, lease.facts(node), ask.confidence, ask.from_agent, raised_to=ask.raised_to,
+        justification=ask.justification,
     )  # fmt: skip
-    row = _judged(assessment, terms, routing, now)
-    row["digest"] = digest(ask.action.to_json(), terms.volatile_fields)
-    if routing.route is Route.AUTO:
-        return {**row, **_resolved(ApprovalState.APPROVED, "approve", terms, "", now)}
-    if routing.route is Route.DENIED:
-        note = f"forbidden by rule {assessment.forbidden_by}"
-        return {**row, **_resolved(ApprovalState.REJECTED, "reject", terms, note, now)}
-    return row
+    judged = judge(ask.action, asking, law, now)
+    return {
+        **judged.columns(now), "asked": asking.to_json(), "asked_digest": judged.digest, "editable": ask.editable,
+        "notify": judged.terms.notify,
+    }  # fmt: skip
 
 
-def _question(lease: Lease, rules: RiskRules, ask: Ask, now: datetime) -> Params:
+def _question(lease: Lease, law: Law, ask: Ask, now: datetime) -> Params:
     # A question asks for no consent: whoever may decide may answer, the requester too.
     question = ask.question or {}
-    base = terms_for(Level.LOW, rules)
+    base = terms_for(Level.LOW, law.rules)
     terms = Terms("question", base.version, Requirement(()), base.request_ttl, base.approval_ttl)
     routing = Routing(Route.QUICK, urgent=False, due_hours=72, score=None)
-    row = _judged(Assessment(Level.LOW, ()), terms, routing, now)
-    row["digest"] = digest(dict(question))
+    found = digest(dict(question))
+    row = Judgement(Assessment(Level.LOW, ()), terms, routing, (), None, found, law.book.version).columns(now)
+    row |= {"asked": None, "asked_digest": found, "editable": False, "notify": False}
     if lease.mode == "autonomous" and "default" in question:
         check_answer(question, question["default"])
-        row |= _resolved(ApprovalState.ANSWERED, "answer", terms, "the declared default", now)
-        row["decision"]["answer"] = question["default"]
+        row |= resolved(ApprovalState.ANSWERED, "answer", terms, "the declared default", now)
+        row["decision"] = {**cast("Mapping[str, object]", row["decision"]), "answer": question["default"]}
         row["route"] = Route.AUTO.value
     return row
-
-
-def _judged(assessment: Assessment, terms: Terms, routing: Routing, now: datetime) -> Params:
-    times = deadlines(terms, routing, now)
-    return {
-        "risk_level": assessment.level.value,
-        "reasons": [reason.to_json() for reason in assessment.reasons],
-        "route": routing.route.value,
-        "confidence": routing.score,
-        "urgent": routing.urgent,
-        "policy": terms.policy,
-        "policy_versions": [str(terms.version)],
-        "requirement": terms.requirement.to_json(),
-        "roles": sorted(terms.requirement.roles),
-        "volatile_fields": list(terms.volatile_fields),
-        "approval_ttl": terms.approval_ttl,
-        "due_at": times.due_at,
-        "expires_at": times.expires_at,
-        "escalate_at": times.escalate_at,
-        "lapses_at": None,
-        "state": ApprovalState.PENDING,
-        "decision": None,
-        "resolved_by": None,
-        "resolved_at": None,
-    }
-
-
-def _resolved(state: ApprovalState, verdict: str, terms: Terms, note: str, now: datetime) -> Params:
-    """An automatic decision leaves the same row as a person's."""
-    return {
-        "state": state,
-        "decision": {"verdict": verdict, "by": [terms.actor], "note": note},
-        "resolved_by": terms.actor,
-        "resolved_at": now,
-        "lapses_at": lapses_at(terms, now) if state is ApprovalState.APPROVED else None,
-    }
 
 
 def settled_of(row: Params) -> Settled:
@@ -212,7 +180,7 @@ def settled_of(row: Params) -> Settled:
     decision = cast("Mapping[str, object]", row["decision"] or undecided)
     return Settled(
         Kind(row["kind"]), row["approval_id"], row["action"], row["digest"], row["volatile_fields"], decision,
-        row["allowed"],
+        row["allowed"], row["asked_digest"], row.get("revision", 1),
     )  # fmt: skip
 
 

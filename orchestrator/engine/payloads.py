@@ -48,6 +48,8 @@ class Ask:
     from_agent: bool = False
     raised_to: Level | None = None
     allowed: tuple[str, ...] = ()
+    editable: bool = False
+    justification: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,8 @@ class Settled:
     volatile_fields: Sequence[str]
     decision: Json
     allowed: Sequence[str] = field(default_factory=tuple)
+    asked_digest: str = ""
+    revision: int = 1
 
     @property
     def verdict(self) -> str:
@@ -71,6 +75,11 @@ class Settled:
     def note(self) -> str:
         """What the decider wrote."""
         return str(self.decision.get("note") or "")
+
+    @property
+    def edited(self) -> Json | None:
+        """The action as it was edited, where what was approved is not what was asked."""
+        return self.action if self.revision > 1 and self.digest != self.asked_digest else None
 
 
 def read(interrupt: Interrupt) -> list[Ask]:
@@ -127,7 +136,9 @@ def _approval(body: Json) -> Ask:
         confidence=_number(body.get("confidence")),
         from_agent="confidence" in body,
         raised_to=Level(str(body["risk"])) if body.get("risk") else None,
-        allowed=("approve", "reject"),
+        allowed=("approve", "edit", "reject") if body.get("editable") is True else ("approve", "reject"),
+        editable=body.get("editable") is True,
+        justification=str(body.get("justification") or ""),
     )
 
 
@@ -224,7 +235,7 @@ def _tool(dialect: str, item: int, request: Json, allowed: tuple[str, ...]) -> A
         return Ask(Kind.QUESTION, dialect, item, action, {"prompt": prompt, "schema": {"type": "string"}}, description,
                    "resume", allowed=allowed)  # fmt: skip
     return Ask(Kind.APPROVAL, dialect, item, action, None, description, "resume", _number(request.get("confidence")),
-               from_agent=True, allowed=allowed)  # fmt: skip
+               from_agent=True, allowed=allowed, editable="edit" in allowed)  # fmt: skip
 
 
 def _is_inbox(entry: object) -> bool:
@@ -249,7 +260,7 @@ def _inbox(item: int, entry: Json) -> Ask:
         return Ask(Kind.QUESTION, "agent_inbox", item, action, {"prompt": prompt, "schema": schema},
                    description, "resume", allowed=allowed)  # fmt: skip
     return Ask(Kind.APPROVAL, "agent_inbox", item, action, None, description, "resume", from_agent=True,
-               allowed=allowed)  # fmt: skip
+               allowed=allowed, editable="edit" in allowed)  # fmt: skip
 
 
 def _raw(value: object, interrupt: Interrupt) -> Ask:
@@ -297,12 +308,16 @@ def _write_keyturn(one: Settled) -> Json:
         "action": one.action or {},
         "approval_id": one.approval_id,
         "digest": one.digest,
+        "asked_digest": one.asked_digest,
+        "revision": one.revision,
         "volatile_fields": list(one.volatile_fields),
     }
 
 
 def _write_langchain(one: Settled) -> Json:
     match one.verdict:
+        case "approve" if one.edited:
+            return {"type": "edit", "edited_action": {"name": one.edited["operation"], "args": one.edited["arguments"]}}
         case "approve":
             return {"type": "approve"}
         case "reject":
@@ -313,6 +328,8 @@ def _write_langchain(one: Settled) -> Json:
 
 def _write_inbox(one: Settled) -> Json:
     match one.verdict:
+        case "approve" if one.edited:
+            return {"type": "edit", "args": {"action": one.edited["operation"], "args": one.edited["arguments"]}}
         case "approve":
             return {"type": "accept", "args": None}
         case "reject" if "ignore" in one.allowed or "response" not in one.allowed:

@@ -24,7 +24,9 @@ MAX_ASKS = 20
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What was decided. `action` is the action as approved, `digest` its SHA-256 without the volatile fields."""
+    """What was decided. `action` is the action as approved, `digest` its SHA-256 without the volatile fields;
+    `asked_digest` is that of the action as it was asked, another one where it was edited.
+    """
 
     approved: bool
     by: tuple[str, ...]
@@ -33,6 +35,12 @@ class Decision:
     approval_id: str
     digest: str
     volatile_fields: tuple[str, ...] = ()
+    asked_digest: str = ""
+
+    @property
+    def edited(self) -> bool:
+        """Whether somebody changed the action before it was approved: run `action`, not what was asked."""
+        return self.asked_digest not in ("", self.digest)
 
     def to_json(self) -> dict[str, object]:
         """Plain JSON, to be kept in a graph's state; `Decision.from_json` reads it back."""
@@ -50,6 +58,7 @@ class Decision:
                 approval_id=str(value["approval_id"]),
                 digest=str(value["digest"]),
                 volatile_fields=tuple(cast("Sequence[str]", value.get("volatile_fields", ()))),
+                asked_digest=str(value.get("asked_digest") or ""),
             )
         except (KeyError, TypeError) as error:
             detail = f"this is not a decision of an approval: {error}"
@@ -69,12 +78,18 @@ def request_approval(
     on_reject: OnReject = "cancel",
     on_mismatch: OnMismatch = "fail",
     description: str = "",
+    editable: bool = False,
+    justification: str = "",
 ) -> Decision:
     """Ask for an approval of `action` and wait for it, for as long as it takes.
 
     `confidence` (0 to 100) is an agent's; leave it out for what a person or a pipeline asked for. `risk` can raise the
     risk that the rules find, never lower it. When the request is rejected the workflow ends, unless `on_reject` is
-    `resume`: then the decision comes back with `approved` false.
+    `resume`: then the decision comes back with `approved` false. `justification` is the requester's, where a policy
+    wants one.
+
+    With `editable` people may change the action before they approve it: run `decision.action` then, which is what was
+    approved. Without it nobody can edit the request.
 
     What runs must be what was approved: when the action computed now differs from the approved one, DigestMismatch is
     raised and nothing runs; with `on_mismatch="ask"` the new action is requested anew instead.
@@ -87,9 +102,14 @@ def request_approval(
         payload["confidence"] = confidence
     if risk is not None:
         payload["risk"] = risk
+    if editable:
+        payload["editable"] = True
+    if justification:
+        payload["justification"] = justification
     for _ in range(MAX_ASKS):
         decision = read_decision(interrupt(payload), wanted)
-        if not decision.approved or decision.digest == digest(wanted, decision.volatile_fields):
+        asked = decision.asked_digest or decision.digest
+        if not decision.approved or asked == digest(wanted, decision.volatile_fields):
             return decision
         if on_mismatch == "fail":
             raise mismatch(decision, wanted)

@@ -21,7 +21,7 @@ from orchestrator.core.errors import (
     NothingPending,
     SelfApproval,
 )
-from orchestrator.core.model import ApprovalState, ApprovalView, Kind, Requester, Status, Verdict, Vote
+from orchestrator.core.model import ApprovalState, Kind, Status, Verdict, Vote
 from orchestrator.core.questions import check_answer
 from orchestrator.core.votes import (
     Approved,
@@ -35,19 +35,21 @@ from orchestrator.core.votes import (
     identity,
     resolve,
 )
-from orchestrator.service import views
 from orchestrator.service.context import Caller, Context
 from orchestrator.service.workflows import unknown
 from orchestrator.store import decisions
 from orchestrator.store.db import Connection, Params
-from orchestrator.store.decisions import Asked, Question, Written
+from orchestrator.store.decisions import Asked, Question, Written, view_of
 from orchestrator.store.events import Event
 from orchestrator.wire import Decided
 
 # How the dialects name what a vote says.
 _ALLOWED_AS = {Verdict.APPROVE: {"approve", "accept"}, Verdict.REJECT: {"reject", "ignore", "response"}}
 # How a request ends that nobody decided, and its workflow with it.
-_ENDS = {ApprovalState.EXPIRED: Status.EXPIRED, ApprovalState.WITHDRAWN: Status.CANCELLED}
+_ENDS = {
+    ApprovalState.EXPIRED: (Status.EXPIRED, "approval_expired", "workflow-timed-out"),
+    ApprovalState.WITHDRAWN: (Status.CANCELLED, "withdrawn", "workflow-cancelled"),
+}
 _RESPOND = {"respond", "response"}
 # What became of a decision that was not refused.
 Code = Literal["recorded", "replayed", "resolved", "withdrawn", "revised", "auto_approved"]
@@ -186,7 +188,7 @@ class Deciding:
 
     def _vote(self, row: Params, choice: Choice, verdict: Verdict, who: Identity, written: Written) -> Code:
         view = view_of(row)
-        earlier = self.votes(row)
+        earlier = self.asked.votes(row)
         acting_for = self._principal(choice, who)
         cast_now = Vote(
             who.person, verdict, row["revision"] if choice.revision is None else choice.revision, self.now,
@@ -233,20 +235,8 @@ class Deciding:
             raise NotEligible(detail, voter=who.person, acting_for=principal)
         return principal
 
-    def votes(self, row: Params) -> list[Vote]:
-        """The standing votes on an approval, each with the roles its voter, or whom they act for, holds now."""
-        return [self._as_vote(one) for one in row["votes"]]
-
     def _roles(self, person: str) -> frozenset[str]:
         return self.asked.roles.get(person, frozenset())
-
-    def _as_vote(self, one: Params) -> Vote:
-        """An earlier vote with the roles its voter holds now: a role that was taken away voids it (rule 5)."""
-        principal = one["acting_for"] or one["voter"]
-        roles = self._roles(principal)
-        at = datetime.fromisoformat(one["at"])
-        return Vote(one["voter"], Verdict(one["verdict"]), one["revision"], at, roles, one["acting_for"],
-                    one["justification"])  # fmt: skip
 
     def _answer(self, row: Params, choice: Choice, who: Identity, written: Written) -> Code:
         if row["kind"] == Kind.APPROVAL:
@@ -300,9 +290,9 @@ class Deciding:
             written.events.append(Event("workflow-rejected", who.person, {"request_id": row["approval_id"]}))
         elif state in _ENDS:
             written.cancel = True
-            self._move(written, _ENDS[state], "withdrawn" if state is ApprovalState.WITHDRAWN else "approval_expired")
-            over = "workflow-cancelled" if state is ApprovalState.WITHDRAWN else "workflow-timed-out"
-            written.events.append(Event(over, who.person, {"request_id": row["approval_id"], "reason": state.value}))
+            status, reason, over = _ENDS[state]
+            self._move(written, status, reason)
+            written.events.append(Event(over, who.person, {"request_id": row["approval_id"], "reason": reason}))
         elif self.workflow["status"] == Status.WAITING and not self._still_open():
             # The workflow goes on when everything it asked at this pause is decided: one resume, one re-run of nodes.
             self._move(written, Status.READY, None)
@@ -346,19 +336,3 @@ def _check_allowed(row: Params, verdict: Verdict) -> None:
         allowed = ", ".join(row["allowed"])
         detail = f"{verdict.value} is not among what this request takes: {allowed}; cancelling the workflow is possible"
         raise AnswerInvalid(detail, allowed=row["allowed"])
-
-
-def view_of(row: Params) -> ApprovalView:
-    return ApprovalView(
-        approval_id=row["approval_id"],
-        kind=Kind(row["kind"]),
-        state=ApprovalState(row["state"]),
-        revision=row["revision"],
-        digest=row["digest"],
-        requester=Requester(row["requester"], row["on_behalf_of"], row["launched_by"]),
-        requirement=views.requirement_of(row),
-        expires_at=row["expires_at"],
-        resolved_by=row["resolved_by"],
-        resolved_at=row["resolved_at"],
-        last_editor=row["last_editor"],
-    )

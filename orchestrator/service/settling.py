@@ -5,13 +5,13 @@ looks or votes, writes it down; each transaction does one thing to one request, 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
+from datetime import datetime
 
 from orchestrator.core.asking import escalated, kept_terms, terms_of
 from orchestrator.core.cel import facts_of
 from orchestrator.core.deadlines import next_reminder, passed
 from orchestrator.core.errors import ApprovalLapsed
-from orchestrator.core.model import ApprovalState, Kind, Level, Requester, Route, Status
+from orchestrator.core.model import ApprovalState, Kind, Level, Requester, Status
 from orchestrator.core.policy import Terms, stricter, terms_for
 from orchestrator.core.votes import CLOCK, Identity
 from orchestrator.service.context import Caller, Context
@@ -170,8 +170,8 @@ async def _remind(ctx: Context, conn: Connection, deciding: Deciding, whole: Par
     await _write(ctx, conn, deciding, whole, Event("approval-reminded", CLOCK, told), "reminder")
 
 
-def _stamp(at: object) -> str | None:
-    return None if at is None else cast("str", at.isoformat())  # type: ignore[attr-defined]
+def _stamp(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat()
 
 
 async def _write(

@@ -1,16 +1,24 @@
-"""What happens because time passes: leases are renewed, time-outs and expiries end workflows. Any worker may act."""
+"""What happens because time passes: leases are renewed, and whatever is due is done. Any worker may act."""
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Sequence
 
+from orchestrator.core.errors import Unavailable
 from orchestrator.core.model import Status
+from orchestrator.core.votes import CLOCK
 from orchestrator.service.context import Context
+from orchestrator.service.settling import settle
 from orchestrator.store import approvals, events, workflows
-from orchestrator.store.db import Connection
+from orchestrator.store.db import Params
 from orchestrator.store.events import Event
 
-_BATCH = 50
+log = logging.getLogger("keyturn.timers")
+_BATCH = 100
+# As many connections as the sweep takes of a pool at once.
+_AT_ONCE = 4
 
 
 async def renew(ctx: Context, held: Sequence[tuple[str, int]], lease_seconds: float) -> set[str]:
@@ -20,46 +28,73 @@ async def renew(ctx: Context, held: Sequence[tuple[str, int]], lease_seconds: fl
 
 
 async def sweep(ctx: Context) -> int:
-    """End what has run out of time, wherever it stands; returns how many workflows ended."""
-    now = ctx.clock()
+    """Do what time asks for, wherever it is due; returns for how many workflows."""
+    done = 0
     async with ctx.db.connection() as conn:
-        overdue = await workflows.any_overdue(conn, now)
-        expired = await approvals.expired(conn, _BATCH, now)
-    ended: list[str] = await _time_out(ctx) if overdue else []
-    for row in expired:
-        ended += await _expire(ctx, row["namespace"], row["workflow_id"])
-    for workflow_id in ended:
+        overdue = await workflows.any_overdue(conn, ctx.clock())
+        reviews = await approvals.reviews_due(conn, _BATCH, ctx.clock())
+    for workflow_id in await _time_out(ctx) if overdue else []:
         ctx.db.ring(events.CANCEL_CHANNEL, workflow_id)
         ctx.db.ring(events.EVENTS_CHANNEL, workflow_id, patient=True)
-    return len(ended)
+        done += 1
+    for row in reviews:
+        await _review_due(ctx, row)
+    return done + await _settle_due(ctx)
+
+
+async def _settle_due(ctx: Context) -> int:
+    """Batch after batch, until nothing is due or a batch brings nothing new: others may be at the same workflows."""
+    done = 0
+    while True:
+        async with ctx.db.connection() as conn:
+            due = await approvals.due(conn, _BATCH, ctx.clock())
+        wanted = list(dict.fromkeys((row["namespace"], row["workflow_id"]) for row in due))
+        changed = 0
+        for start in range(0, len(wanted), _AT_ONCE):
+            some = wanted[start : start + _AT_ONCE]
+            changed += sum(await asyncio.gather(*(_settle(ctx, *one) for one in some)))
+        done += changed
+        if len(due) < _BATCH or not changed:
+            return done
+
+
+async def _settle(ctx: Context, namespace: str, workflow_id: str) -> bool:
+    try:
+        return await settle(ctx, namespace, workflow_id)
+    except Unavailable:
+        raise
+    except Exception:
+        # Other workflows' deadlines must not wait for it.
+        log.exception("workflow %s: what is due of it could not be done", workflow_id)
+        return False
+
+
+async def _review_due(ctx: Context, row: Params) -> None:
+    """Somebody broke the glass and nobody has reviewed it in time: said once, and held against them (rule 17)."""
+    async with ctx.db.transaction() as conn:
+        if await workflows.lock(conn, row["namespace"], row["workflow_id"], ctx.clock()) is None:
+            return
+        whole = await approvals.whole(conn, row["approval_id"])
+        if whole["review_told_at"] is not None or whole["reviewed_at"] is not None:
+            return
+        now = await workflows.present(conn, ctx.clock())
+        await approvals.put(conn, {**whole, "review_told_at": now})
+        told: dict[str, object] = {"request_id": row["approval_id"], "person": whole["resolved_by"]}
+        await events.append(conn, row["workflow_id"], [Event("review-due", CLOCK, told)], ctx.clock())
+        if ctx.governance.tells:
+            notice = {"kind": "review_due", "approval_id": row["approval_id"], "data": told}
+            await approvals.queue_notices(conn, row["namespace"], row["workflow_id"], [notice], ctx.clock())
 
 
 async def _time_out(ctx: Context) -> list[str]:
     async with ctx.db.transaction() as conn:
         rows = await workflows.overdue(conn, _BATCH, ctx.clock())
         for row in rows:
-            await approvals.cancel_pending(conn, row["workflow_id"], "keyturn", ctx.clock())
-            await _end(ctx, conn, row["workflow_id"], Status.TIMED_OUT, "deadline", [])
+            workflow_id = row["workflow_id"]
+            await approvals.cancel_pending(conn, workflow_id, CLOCK, ctx.clock())
+            move = {"workflow": workflow_id, "status": Status.TIMED_OUT, "reason": "deadline", "finished": True,
+                    "now": ctx.clock()}  # fmt: skip
+            await workflows.move(conn, move)
+            over = Event("workflow-timed-out", CLOCK, {"reason": "deadline"})
+            await events.append(conn, workflow_id, [over], ctx.clock())
         return [row["workflow_id"] for row in rows]
-
-
-async def _expire(ctx: Context, namespace: str, workflow_id: str) -> list[str]:
-    """A request nobody answered in time ends its workflow; the instant itself is too late (rule 11)."""
-    async with ctx.db.transaction() as conn:
-        row = await workflows.lock(conn, namespace, workflow_id, ctx.clock())
-        gone = await approvals.expire(conn, workflow_id, ctx.clock())
-        if row is None or not gone:
-            return []
-        await approvals.cancel_pending(conn, workflow_id, "keyturn", ctx.clock())
-        resolved = [Event("confirmation-resolved", "keyturn", {"request_id": one, "state": "expired"}) for one in gone]
-        await _end(ctx, conn, workflow_id, Status.EXPIRED, "approval_expired", resolved)
-        return [workflow_id]
-
-
-async def _end(
-    ctx: Context, conn: Connection, workflow_id: str, status: Status, reason: str, noted: Sequence[Event]
-) -> None:
-    row = {"workflow": workflow_id, "status": status, "reason": reason, "finished": True, "now": ctx.clock()}
-    await workflows.move(conn, row)
-    over = Event("workflow-timed-out", "keyturn", {"reason": reason})
-    await events.append(conn, workflow_id, [*noted, over], ctx.clock())

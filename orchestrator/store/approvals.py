@@ -1,11 +1,14 @@
-"""Approvals and votes: asked, shown, expired. The workflow's row is locked before any of these rows."""
+"""Approvals and votes: asked, shown, changed. The workflow's row is locked before any of these rows."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
+from orchestrator.core.actions import action_from
+from orchestrator.core.model import Action
 from orchestrator.store.db import Connection, Params
+from orchestrator.store.parts import as_json
 
 # How often these interrupts were asked before, and whether their last round still waits.
 ASKED = """
@@ -53,21 +56,54 @@ SELECT approval_id
   FROM keyturn.cancel_approvals(%(workflow)s, %(by)s, coalesce(%(now)s::timestamptz, now())) AS c (approval_id)
 """
 
-# Workflows with a pending request whose time has passed; an index probe when there is none.
-EXPIRED = """
-SELECT DISTINCT namespace, workflow_id FROM (
-    SELECT namespace, workflow_id FROM keyturn.approvals
-     WHERE state = 'pending' AND expires_at <= coalesce(%(now)s::timestamptz, now())
-     ORDER BY expires_at LIMIT %(limit)s
-) AS due
+# Workflows of which time has changed something that nobody has written down yet; an index probe when there is none. An
+# approval lapses only while no worker has its workflow.
+DUE = """
+SELECT a.namespace, a.workflow_id FROM keyturn.approvals a JOIN keyturn.workflows w USING (workflow_id)
+ WHERE a.wake_at <= coalesce(%(now)s::timestamptz, now()) AND (a.state = 'pending' OR w.status = 'ready')
+ ORDER BY a.wake_at LIMIT %(limit)s
 """
 
-# Their requests, ended. The workflow's row is locked.
-EXPIRE = """
-UPDATE keyturn.approvals SET state = 'expired', resolved_by = 'keyturn',
-       resolved_at = coalesce(%(now)s::timestamptz, now())
- WHERE workflow_id = %(workflow)s AND state = 'pending' AND expires_at <= coalesce(%(now)s::timestamptz, now())
-RETURNING approval_id
+# One approval whole, with what rules see of its workflow. The workflow's row is locked.
+WHOLE = """
+SELECT a.*, w.graph, w.title, w.case_id, w.mode, w.input
+  FROM keyturn.approvals a JOIN keyturn.workflows w USING (workflow_id) WHERE a.approval_id = %(approval)s
+"""
+
+# What may change of an approval besides votes and decisions, from a row as it was read.
+PUT = """
+UPDATE keyturn.approvals a
+   SET state = p.state, revision = p.revision, action = p.action, digest = p.digest, description = p.description,
+       last_editor = p.last_editor, risk_level = p.risk_level, reasons = p.reasons, route = p.route,
+       confidence = p.confidence, urgent = p.urgent, policy = p.policy, policy_versions = p.policy_versions,
+       policy_seen = p.policy_seen, requirement = p.requirement, roles = p.roles, terms = p.terms,
+       volatile_fields = p.volatile_fields, approval_ttl = p.approval_ttl, due_at = p.due_at,
+       expires_at = p.expires_at, escalate_at = p.escalate_at, escalated_at = p.escalated_at, remind_at = p.remind_at,
+       asked = p.asked, asked_digest = p.asked_digest, tally = p.tally, flags = p.flags, bypassed = p.bypassed, review_by = p.review_by, reviewed_by = p.reviewed_by,
+       reviewed_at = p.reviewed_at, review_told_at = p.review_told_at
+  FROM json_populate_record(NULL::keyturn.approvals, %(row)s::json) AS p
+ WHERE a.approval_id = p.approval_id
+"""
+
+# Ask for people to be told, in the transaction that is the reason for it.
+NOTICES = """
+SELECT keyturn.queue_notices(%(workflow)s, %(namespace)s, coalesce(%(now)s::timestamptz, now()), %(notices)s::json)
+"""
+
+# Reviews of break-glass whose time has passed and that nobody was reminded of.
+REVIEWS_DUE = """
+SELECT namespace, workflow_id, approval_id FROM keyturn.approvals
+ WHERE reviewed_at IS NULL AND review_by IS NOT NULL AND review_by <= coalesce(%(now)s::timestamptz, now())
+   AND review_told_at IS NULL
+ ORDER BY review_by LIMIT %(limit)s
+"""
+
+# Whether a person owes a review whose time has passed.
+OWES = """
+SELECT approval_id FROM keyturn.approvals
+ WHERE reviewed_at IS NULL AND review_by IS NOT NULL AND review_by <= coalesce(%(now)s::timestamptz, now())
+   AND namespace = %(namespace)s AND resolved_by = %(person)s
+ ORDER BY review_by LIMIT 1
 """
 
 
@@ -109,12 +145,50 @@ async def cancel_pending(conn: Connection, workflow_id: str, by: str, now: datet
     return [row["approval_id"] for row in await found.fetchall()]
 
 
-async def expired(conn: Connection, limit: int, now: datetime | None) -> list[Params]:
-    """Namespace and id of workflows with a pending request whose time has passed."""
-    return await (await conn.execute(EXPIRED, {"limit": limit, "now": now})).fetchall()
+async def due(conn: Connection, limit: int, now: datetime | None) -> list[Params]:
+    """Namespace and id of workflows that time has changed something of."""
+    return await (await conn.execute(DUE, {"limit": limit, "now": now})).fetchall()
 
 
-async def expire(conn: Connection, workflow_id: str, now: datetime | None) -> list[str]:
-    """End a workflow's requests whose time has passed; returns their ids."""
-    found = await conn.execute(EXPIRE, {"workflow": workflow_id, "now": now})
-    return [row["approval_id"] for row in await found.fetchall()]
+async def whole(conn: Connection, approval_id: str) -> Params:
+    """One approval, all of it, and what rules see of its workflow."""
+    found = await (await conn.execute(WHOLE, {"approval": approval_id})).fetchone()
+    assert found is not None  # noqa: S101 its workflow is held and it was read before
+    return found
+
+
+def action_of(row: Params) -> Action:
+    """The action an approval is for."""
+    return action_from(row["action"])
+
+
+def facts_of_workflow(row: Params) -> dict[str, object]:
+    """What rules see as `workflow`, of a row that `whole` gave."""
+    names = ("namespace", "graph", "node", "title", "case_id", "mode", "input")
+    return {"id": row["workflow_id"], **{name: row[name] for name in names}}
+
+
+async def put(conn: Connection, row: Params) -> None:
+    """Write a row that `whole` gave and that was changed. Who decides what has changed meanwhile: nobody, it is held."""
+    unchanged = ("payload", "input", "question", "decision")
+    await conn.execute(PUT, {"row": as_json({name: row[name] for name in row if name not in unchanged})})
+
+
+async def queue_notices(
+    conn: Connection, namespace: str, workflow_id: str, notices: Sequence[Mapping[str, object]], now: datetime | None
+) -> None:
+    """Ask for people to be told once this transaction has committed."""
+    row = {"workflow": workflow_id, "namespace": namespace, "notices": as_json(list(notices)), "now": now}
+    await conn.execute(NOTICES, row)
+
+
+async def reviews_due(conn: Connection, limit: int, now: datetime | None) -> list[Params]:
+    """Reviews that are outstanding past their time, and of which nobody was told."""
+    return await (await conn.execute(REVIEWS_DUE, {"limit": limit, "now": now})).fetchall()
+
+
+async def owes_review(conn: Connection, namespace: str, person: str, now: datetime | None) -> str | None:
+    """The approval whose review this person owes past its time; None when there is none."""
+    row = {"namespace": namespace, "person": person, "now": now}
+    found = await (await conn.execute(OWES, row)).fetchone()
+    return None if found is None else str(found["approval_id"])

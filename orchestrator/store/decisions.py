@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from orchestrator.core.model import ApprovalState, ApprovalView, Kind, Requester, Requirement, Verdict, Vote
 from orchestrator.store import events
 from orchestrator.store.db import Connection, Params
 from orchestrator.store.events import Event
@@ -83,6 +84,18 @@ class Asked:
     roles: Mapping[str, frozenset[str]]
     delegations: frozenset[tuple[str, str]] = frozenset()
 
+    def votes(self, row: Params) -> list[Vote]:
+        """The standing votes on an approval, each with the roles that its voter, or whom they act for, holds now: a role
+        that was taken away voids it (rule 5).
+        """
+        return [self._vote(one) for one in row["votes"]]
+
+    def _vote(self, one: Params) -> Vote:
+        roles = self.roles.get(one["acting_for"] or one["voter"], frozenset())
+        at = datetime.fromisoformat(one["at"])
+        return Vote(one["voter"], Verdict(one["verdict"]), one["revision"], at, roles, one["acting_for"],
+                    one["justification"])  # fmt: skip
+
 
 @dataclass(slots=True)
 class Written:
@@ -99,6 +112,23 @@ class Written:
     cancel: bool = False
     events: list[Event] = field(default_factory=list[Event])
     notices: list[Notice] = field(default_factory=list[Notice])
+
+
+def view_of(row: Params) -> ApprovalView:
+    """As much of an approval as a decision needs."""
+    return ApprovalView(
+        approval_id=row["approval_id"],
+        kind=Kind(row["kind"]),
+        state=ApprovalState(row["state"]),
+        revision=row["revision"],
+        digest=row["digest"],
+        requester=Requester(row["requester"], row["on_behalf_of"], row["launched_by"]),
+        requirement=Requirement.from_json(row["requirement"]),
+        expires_at=row["expires_at"],
+        resolved_by=row["resolved_by"],
+        resolved_at=row["resolved_at"],
+        last_editor=row["last_editor"],
+    )
 
 
 async def lock(conn: Connection, namespace: str, workflow_id: str) -> None:

@@ -74,20 +74,24 @@ ready AS (
 )
 UPDATE keyturn.workflows w
    SET status = 'running', owner = %(owner)s, lease_until = clock.now + make_interval(secs => %(lease)s),
-       epoch = w.epoch + 1, attempts = w.attempts + 1, updated_at = clock.now
+       epoch = w.epoch + 1, attempts = w.attempts + 1, reason = NULL, updated_at = clock.now
   FROM chosen, clock
  WHERE w.workflow_id = chosen.workflow_id AND (w.epoch, w.last_seq) = (chosen.epoch, chosen.last_seq)
 RETURNING w.workflow_id, w.namespace, w.graph, w.graph_version, w.epoch, w.attempts, w.input, w.checkpointed, w.mode,
     w.title, w.case_id, w.requester, w.on_behalf_of, w.launched_by, chosen.owner AS taken_from,
     clock.now AS claimed_at,
+    (SELECT json_build_array(n.policy_version, n.people_version) FROM keyturn.namespaces n
+      WHERE n.namespace = w.namespace) AS known,
     ARRAY(SELECT role FROM keyturn.role_bindings r WHERE r.namespace = w.namespace AND r.person = w.requester) AS roles,
     (SELECT json_agg(json_build_object('approval_id', a.approval_id, 'interrupt_id', a.interrupt_id, 'item', a.item,
                 'node', a.node, 'nth', a.round,
                 'of', (SELECT count(*) FROM keyturn.approvals b WHERE b.workflow_id = a.workflow_id
                           AND b.interrupt_id = a.interrupt_id AND b.round = a.round),
                 'kind', a.kind, 'dialect', a.dialect, 'payload', a.payload, 'allowed', a.allowed,
-                'action', a.action, 'digest', a.digest, 'volatile_fields', a.volatile_fields, 'decision', a.decision,
-                'state', a.state, 'lapsed', a.state = 'approved' AND a.lapses_at <= clock.now)
+                'action', a.action, 'digest', a.digest, 'asked_digest', a.asked_digest, 'revision', a.revision,
+                'volatile_fields', a.volatile_fields, 'decision', a.decision, 'state', a.state,
+                'lapsed', a.state = 'approved' AND a.lapses_at <= clock.now, 'policy', a.policy, 'flags', a.flags,
+                'freeze', a.terms -> 'freeze', 'recheck', a.terms -> 'recheck_at_execution')
               ORDER BY a.interrupt_id, a.item)
        FROM keyturn.approvals a
       WHERE a.workflow_id = w.workflow_id AND a.delivered_at IS NULL
