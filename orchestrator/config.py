@@ -22,6 +22,11 @@ class Governance:
 
     rules: RiskRules
 
+    @property
+    def tells(self) -> bool:
+        """Whether anybody is told of a request."""
+        return False
+
     def gate(self, graph: str, node: str) -> NodeGate | None:
         """The gate before `node` of `graph`, if the triggers file puts one there."""
         return self.rules.gates.get(graph, {}).get(node)

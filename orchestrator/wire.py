@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 Json = dict[str, object]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
@@ -47,6 +47,7 @@ class ApproveRequest(Request):
 
     justification: Text = ""
     approved_by: Name | None = None
+    acting_for: Name | None = None
     revision: int | None = None
     approval_id: Name | None = None
     digest: str | None = None
@@ -57,6 +58,7 @@ class RejectRequest(Request):
 
     reason: Text = ""
     rejected_by: Name | None = None
+    acting_for: Name | None = None
     revision: int | None = None
     approval_id: Name | None = None
     digest: str | None = None
@@ -68,8 +70,69 @@ class VoteRequest(Request):
     verdict: Literal["approve", "reject"]
     justification: Text = ""
     voter: Name | None = None
+    acting_for: Name | None = None
     revision: int | None = None
     digest: str | None = None
+
+
+class EditRequest(Request):
+    """`POST /approvals/{id}/edit`: the whole action as it should be."""
+
+    action: Json
+    revision: int | None = None
+    justification: Text = ""
+
+
+class WithdrawRequest(Request):
+    """`POST /workflows/{id}/withdraw` and `POST /approvals/{id}/withdraw`."""
+
+    reason: Text = ""
+
+
+class BreakGlassRequest(Request):
+    """`POST /approvals/{id}/break-glass`."""
+
+    justification: Text = ""
+    revision: int | None = None
+    digest: str | None = None
+
+
+class ReviewRequest(Request):
+    """`POST /approvals/{id}/review`: somebody else has looked at what was run by break-glass."""
+
+    note: Text = ""
+
+
+class BatchItem(VoteRequest):
+    """One decision of a batch."""
+
+    approval_id: Name
+
+
+class BatchRequest(Request):
+    """`POST /approvals/batch`: each is judged alone."""
+
+    decisions: Annotated[Sequence[BatchItem], Field(min_length=1, max_length=100)]
+
+
+class DelegationRequest(Request):
+    """`POST /delegations`: `to` decides in `from`'s place from `starts_at` to `ends_at` (exclusive)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    from_: Annotated[Name | None, Field(alias="from")] = None
+    to: Name
+    starts_at: AwareDatetime | None = None
+    ends_at: AwareDatetime
+    reason: Text = ""
+
+
+class LinkRequest(Request):
+    """`POST /approvals/{id}/links`: a link by which `person` decides `verdict` once, within `ttl_seconds`."""
+
+    person: Name
+    verdict: Literal["approve", "reject"]
+    ttl_seconds: Annotated[float, Field(gt=0, le=604_800)] = 86_400
 
 
 class AnswerRequest(Request):
@@ -137,6 +200,7 @@ class PendingApproval(Response):
     revision: int
     digest: str
     justification_required: bool
+    flags: Sequence[str]
 
 
 class PendingList(Response):
@@ -156,6 +220,7 @@ class VoteRecord(Response):
     justification: str
     via: str | None
     void_reason: str | None
+    acting_for: str | None = None
 
 
 class ApprovalRecord(PendingApproval):
@@ -174,6 +239,17 @@ class ApprovalRecord(PendingApproval):
     delivered_at: datetime | None
     executed_at: datetime | None
     lapses_at: datetime | None
+    # How the votes were counted last: who fills a slot under which role, who is against, what does not count and why.
+    filled: Mapping[str, str]
+    dissent: Sequence[str]
+    void: Sequence[Json]
+    bypassed: Sequence[str]
+    editable: bool
+    last_editor: str | None
+    terms: Json
+    escalated_at: datetime | None
+    review_by: datetime | None
+    reviewed_by: str | None
 
 
 class EventRecord(Response):
@@ -251,16 +327,73 @@ class EventPage(Response):
 
 
 class Decided(Response):
-    """The answer to a vote or an answer. `code` is `recorded`, `resolved` or `replayed`."""
+    """The answer to what was done with a request."""
 
     success: Literal[True] = True
     workflow_id: str
     approval_id: str
     status: str
-    code: Literal["recorded", "resolved", "replayed"]
+    code: Literal["recorded", "resolved", "replayed", "withdrawn", "revised", "auto_approved", "reviewed"]
     state: str
     resolved_by: str | None
     resolved_at: datetime | None
+
+
+class Edited(Decided):
+    """The answer to an edit: the revision that waits now, and what differs from the one before. Secrets are masked."""
+
+    revision: int
+    digest: str
+    risk_level: str
+    changes: Sequence[Json]
+
+
+class BatchResult(Response):
+    """What became of one decision of a batch; `status` is the HTTP status it would have had alone."""
+
+    approval_id: str
+    status: int
+    code: str
+    detail: str | None = None
+    state: str | None = None
+    workflow_id: str | None = None
+
+
+class BatchResults(Response):
+    """`POST /approvals/batch`: in the order they came."""
+
+    success: Literal[True] = True
+    results: Sequence[BatchResult]
+
+
+class DelegationRecord(Response):
+    """Who decides in whose place, and when."""
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
+
+    delegation_id: str
+    from_: Annotated[str, Field(alias="from")]
+    to: str
+    starts_at: datetime
+    ends_at: datetime
+    reason: str
+    created_by: str
+    revoked_at: datetime | None
+
+
+class DelegationList(Response):
+    """`GET /delegations`."""
+
+    success: Literal[True] = True
+    delegations: Sequence[DelegationRecord]
+
+
+class LinkRecord(Response):
+    """A link that decides once."""
+
+    success: Literal[True] = True
+    url: str
+    expires_at: datetime
 
 
 class Changed(Response):

@@ -178,7 +178,7 @@ class Worker:
 
     def _start(self, lease: Lease) -> None:
         entry = self.catalog.get(lease.graph)
-        segment = Segment(self.ctx.db, lease, entry, self.ctx.governance.rules, self.worker_id, self.ctx.clock)
+        segment = Segment(self.ctx.db, lease, entry, self.ctx.laws, self.worker_id, self.ctx.clock)
         before = self._running.get(lease.workflow_id)
         task = asyncio.get_running_loop().create_task(
             self._segment(segment, before), name=f"segment {lease.workflow_id}"

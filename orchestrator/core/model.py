@@ -31,6 +31,8 @@ class Level(StrEnum):
         return max(levels, key=lambda level: level.rank, default=Level.LOW)
 
 
+# The flag of an approval that somebody with the policy's role ran through what was missing (rule 17).
+BREAK_GLASS = "break_glass"
 _LEVELS = (Level.LOW, Level.MEDIUM, Level.HIGH, Level.CRITICAL)
 
 

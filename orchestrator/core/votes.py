@@ -145,7 +145,7 @@ def check_vote(
     same = earlier is not None and earlier.acting_for == vote.acting_for
     if earlier and same and earlier.verdict is vote.verdict and vote.revision == view.revision:
         return Replayed(earlier)
-    _check_open(view, vote, now)
+    check_open(view, vote, now)
     _check_self(view, vote)
     _check_spent(standing, vote)
     _check_voter(view, votes, vote)
@@ -160,7 +160,7 @@ def check_vote(
     return Counted(earlier)
 
 
-def _check_open(view: ApprovalView, vote: Vote, now: datetime) -> None:
+def check_open(view: ApprovalView, vote: Vote, now: datetime) -> None:
     by_the_clock = view.resolved_by == CLOCK and view.state is ApprovalState.REJECTED
     late = (view.state is ApprovalState.PENDING or by_the_clock) and passed(view.expires_at, now)
     if late or view.state is ApprovalState.EXPIRED:
@@ -183,7 +183,7 @@ def _check_open(view: ApprovalView, vote: Vote, now: datetime) -> None:
 
 
 def _check_self(view: ApprovalView, vote: Vote) -> None:
-    selves = _selves(view) & {vote.voter, vote.acting_for}
+    selves = selves_of(view) & {vote.voter, vote.acting_for}
     if selves:
         raise SelfApproval(
             f"{vote.voter} cannot decide this: {' and '.join(sorted(str(name) for name in selves))} asked for it,"
@@ -299,7 +299,7 @@ def _counting(view: ApprovalView, votes: Sequence[Vote]) -> tuple[list[Vote], di
 
 
 def _void_reason(view: ApprovalView, vote: Vote) -> str:
-    if _selves(view) & {vote.voter, vote.acting_for}:
+    if selves_of(view) & {vote.voter, vote.acting_for}:
         return "self_approval"
     if passed(view.expires_at, vote.at):
         return "expired"
@@ -316,5 +316,5 @@ def _standing(votes: Sequence[Vote], revision: int) -> dict[str, Vote]:
     return standing
 
 
-def _selves(view: ApprovalView) -> frozenset[str]:
+def selves_of(view: ApprovalView) -> frozenset[str]:
     return view.requester.selves | frozenset(name for name in (view.last_editor,) if name)

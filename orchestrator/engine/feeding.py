@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from langgraph.types import Interrupt
 
 from orchestrator.core.errors import ApprovalLapsed, DigestMismatch
-from orchestrator.core.model import Kind
+from orchestrator.core.freezes import freeze_from_json
+from orchestrator.core.freezes import frozen_until as frozen_now
+from orchestrator.core.model import BREAK_GLASS, Kind
+from orchestrator.core.policy_file import PolicyBook
 from orchestrator.engine import pause
 from orchestrator.engine.lease import Decided
 from orchestrator.engine.payloads import write
@@ -61,6 +65,38 @@ def check_lapsed(groups: Groups) -> None:
     if late:
         detail = "an approval was not used in time and has lapsed; retry the workflow to request it anew"
         raise ApprovalLapsed(detail, approval_id=late[0], approval_ids=late)
+
+
+def frozen_until(groups: Groups, book: PolicyBook, now: datetime) -> tuple[datetime, list[str]] | None:
+    """Until when a freeze holds what was approved, and which approvals; None when none does (rule 16).
+
+    The freezes of the request and those of the policy of that name as it is published now count, and none of them for
+    what somebody broke the glass for.
+    """
+    known = {policy.name: policy.freeze for policy in book.policies}
+    held: list[str] = []
+    until = now
+    for one in _approved(groups):
+        freezes = [*(freeze_from_json(freeze) for freeze in one.freeze), *known.get(one.policy, ())]
+        end = frozen_now(freezes, now) if freezes and BREAK_GLASS not in one.flags else None
+        if end is not None:
+            held.append(one.approval_id)
+            until = max(until, end)
+    return (until, held) if held else None
+
+
+def to_recheck(groups: Groups) -> list[str]:
+    """The approvals whose voters' roles are read once more before anything runs (rule 5)."""
+    return [one.approval_id for one in _approved(groups) if one.recheck and BREAK_GLASS not in one.flags]
+
+
+def _approved(groups: Groups) -> Iterable[Decided]:
+    return (
+        one
+        for ones in groups.values()
+        for one in ones
+        if one.settled.ask_kind is Kind.APPROVAL and one.settled.verdict == "approve"
+    )
 
 
 def resume_value(decided: Sequence[Decided], asked: Interrupt) -> object:

@@ -8,7 +8,11 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import TypeVar
 
 from orchestrator.core.errors import AlreadyExecuted, ApprovalLapsed, DigestMismatch, LeaseLost, Refusal
+from orchestrator.core.freezes import freeze_from_json, frozen_until
+from orchestrator.core.model import BREAK_GLASS
+from orchestrator.core.policy_file import PolicyBook
 from orchestrator.engine.persist import until_stored
+from orchestrator.engine.standing_approvals import frozen_error, ineligible, ineligible_error
 from orchestrator.sdk.runtime import Binding, EffectEntry, Visit
 from orchestrator.store import effects, workflows
 from orchestrator.store.db import Clock, Connection, Database, Params
@@ -19,12 +23,21 @@ T = TypeVar("T")
 class SegmentHost:
     """Lends the ledger to the nodes of one segment."""
 
-    def __init__(self, db: Database, namespace: str, workflow_id: str, epoch: int, clock: Clock) -> None:
+    def __init__(
+        self,
+        db: Database,
+        namespace: str,
+        workflow_id: str,
+        epoch: int,
+        clock: Clock,
+        book: Callable[[], Awaitable[PolicyBook]],
+    ) -> None:
         self._db = db
         self._namespace = namespace
         self._workflow_id = workflow_id
         self._epoch = epoch
         self._clock = clock
+        self._book = book
         self._loop = asyncio.get_running_loop()
 
     @property
@@ -47,12 +60,28 @@ class SegmentHost:
                 refusal = _refusal(found, key, binding)
                 if refusal is not None:
                     raise refusal
+                if found is not None and found["effect_state"] not in ("finished", "started"):
+                    await self._check_standing(conn, found, binding.approval_id)
                 if found is not None and found["used_by"] not in (None, key):
                     row["approval_id"] = None  # a part of the effect that the approval is bound to
             await effects.begin(conn, {**row, "now": self._clock()})
             return await effects.get(conn, key)
 
         return _entry(await self._fenced(begin) or {}, token)
+
+    async def _check_standing(self, conn: Connection, found: Params, approval_id: str) -> None:
+        """A freeze that began meanwhile holds the effect, and the voters' roles are read once more where that is due."""
+        if BREAK_GLASS in found["flags"]:
+            return
+        known = [one.freeze for one in (await self._book()).policies if one.name == found["policy"]]
+        freezes = [freeze_from_json(one) for one in found["freeze"] or ()] + [one for some in known for one in some]
+        until = frozen_until(freezes, found["now"]) if freezes else None
+        if until is not None:
+            raise frozen_error(until, [approval_id])
+        if found["recheck"] and await ineligible(
+            conn, self._namespace, self._workflow_id, [approval_id], self._clock()
+        ):
+            raise ineligible_error([approval_id])
 
     async def again_effect(self, key: str) -> None:
         """Run a doubtful effect again."""

@@ -7,24 +7,34 @@ ended as is returned as a value; only a lost lease and a cancellation leave it b
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from time import monotonic
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from langgraph.errors import GraphDrained, GraphRecursionError
 from langgraph.runtime import RunControl
 from langgraph.types import Command, GraphOutput
 
 from orchestrator.core.canonical import redact
-from orchestrator.core.errors import ApprovalLapsed, GraphChanged, KeyturnError, LeaseLost, Unavailable
-from orchestrator.core.model import Status
-from orchestrator.core.risk import RiskRules
+from orchestrator.core.asking import Law
+from orchestrator.core.errors import (
+    ApprovalLapsed,
+    ApproversIneligible,
+    Frozen,
+    GraphChanged,
+    KeyturnError,
+    LeaseLost,
+    Unavailable,
+)
+from orchestrator.core.model import ApprovalState, Status
+from orchestrator.core.policy_file import PolicyBook
 from orchestrator.engine import feeding, pause
 from orchestrator.engine.announcing import tell_once
 from orchestrator.engine.catalog import GraphEntry
 from orchestrator.engine.host import SegmentHost
+from orchestrator.engine.standing_approvals import frozen_error, ineligible, ineligible_error
 from orchestrator.engine.lease import Lease
 from orchestrator.engine.persist import fault_within, until_stored
 from orchestrator.engine.render import to_json
@@ -34,6 +44,7 @@ from orchestrator.sdk.runtime import current_host
 from orchestrator.store import approvals, checkpoints, events, segments, workflows
 from orchestrator.store.checkpoints import Batch
 from orchestrator.store.db import Clock, Database, Params
+from orchestrator.store.decisions import Notice
 from orchestrator.store.events import Event
 from orchestrator.store.segments import Commit, Parts, Release
 
@@ -41,6 +52,10 @@ _MAX_DETAIL = 2000
 _ANNOUNCE_AFTER = 0.25
 # Others' commits need not wait for one of more bytes.
 _LARGE = 128 * 1024
+# What becomes of an approval that a check right before the effect finds good no longer.
+_BECAME: Mapping[type, ApprovalState] = {
+    ApprovalLapsed: ApprovalState.LAPSED, ApproversIneligible: ApprovalState.STALE,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +69,11 @@ class End:
     events: Sequence[Event] = ()
     rows: Sequence[Params] = ()
     risk: str | None = None
-    lapsed: Sequence[str] = ()
+    # Approvals that are good no longer, and what became of them.
+    ended: Sequence[str] = ()
+    ended_as: ApprovalState | None = None
+    notices: Sequence[Notice] = ()
+    run_at: datetime | None = None
 
     def node(self, progress: Progress) -> str | None:
         """Where the workflow stands: at what it asks, else at what would run next."""
@@ -66,21 +85,31 @@ class End:
         """What the row becomes."""
         return Release(
             self.status.value, self.status.finished, self.reason, self.error, self.result,
-            progress=self.status is not Status.FAILED,
+            progress=self.status is not Status.FAILED, run_at=self.run_at,
         )  # fmt: skip
+
+
+class Laws(Protocol):
+    """What a namespace's requests are judged by. `tells` says whether anybody is ever told of one."""
+
+    tells: bool
+
+    async def at(self, namespace: str, policy_version: int, people_version: int) -> Law:
+        """The law with these published policies and these people, or newer ones."""
+        ...
 
 
 class Segment:
     """Runs one lease of a workflow on a governed graph."""
 
     def __init__(
-        self, db: Database, lease: Lease, entry: GraphEntry, rules: RiskRules, owner: str, clock: Clock
+        self, db: Database, lease: Lease, entry: GraphEntry, laws: Laws, owner: str, clock: Clock
     ) -> None:
         self.lease = lease
         self.control = RunControl()
         self._db = db
         self._entry = entry
-        self._rules = rules
+        self._laws = laws
         self._owner = owner
         self._clock = clock
         self._began = monotonic()
@@ -105,7 +134,9 @@ class Segment:
         Unavailable when the database stayed away; in both cases nothing of it was half written.
         """
         token = current_host.set(
-            SegmentHost(self._db, self.lease.namespace, self.lease.workflow_id, self.lease.epoch, self._clock)
+            SegmentHost(
+                self._db, self.lease.namespace, self.lease.workflow_id, self.lease.epoch, self._clock, self._book
+            )
         )
         try:
             end = await self._run()
@@ -117,7 +148,7 @@ class Segment:
             lost = fault_within(error)
             if lost is not None:
                 raise lost from error
-            end = self._failed(error)
+            end = self._held(error) if isinstance(error, Frozen) else self._failed(error)
         finally:
             current_host.reset(token)
         return await (self._finish_without_state(end) if self._saver.trial else self._finish(end))
@@ -131,7 +162,7 @@ class Segment:
             if not output.interrupts:
                 return await self._ended(output)
             situation = await self._situation([interrupt.id for interrupt in output.interrupts])
-            planned = pause.plan(self.lease, self._rules, output.interrupts, situation)
+            planned = pause.plan(self.lease, await self._law(), output.interrupts, situation)
             if planned.resume is None:
                 return self._paused(planned)
             await self._decided_by_policy(planned)
@@ -165,9 +196,11 @@ class Segment:
             )
             raise GraphChanged(detail, nodes=gone, version=self._entry.version)
         groups = feeding.grouped(self.lease.decided)
-        feeding.check_lapsed(
-            {key: ones for key, ones in groups.items() if key in standing.interrupts or not standing.taken}
-        )
+        current = {key: ones for key, ones in groups.items() if key in standing.interrupts or not standing.taken}
+        feeding.check_lapsed(current)
+        if (frozen := feeding.frozen_until(current, await self._book(), self._now())) is not None:
+            raise frozen_error(*frozen)
+        await self._check_roles(feeding.to_recheck(current))
         if gone := feeding.moved(groups, standing):
             return await self._asked_again(gone)
         self._fed.take(groups)
@@ -177,6 +210,26 @@ class Segment:
         asked = standing.interrupts
         resume = {key: feeding.resume_value(ones, asked[key]) for key, ones in groups.items() if key in asked}
         return Command(resume=resume) if resume else None
+
+    async def _law(self) -> Law:
+        lease = self.lease
+        return await until_stored(lambda: self._laws.at(lease.namespace, lease.policy_version, lease.people_version))
+
+    async def _book(self) -> PolicyBook:
+        return (await self._law()).book
+
+    async def _check_roles(self, approval_ids: Sequence[str]) -> None:
+        """Fewer than needed of those who approved still hold their roles: nothing runs, and the approval is used up."""
+        if not approval_ids:
+            return
+        lease = self.lease
+
+        async def read() -> Collection[str]:
+            async with self._db.connection() as conn:
+                return await ineligible(conn, lease.namespace, lease.workflow_id, approval_ids, self._clock())
+
+        if gone := sorted(await until_stored(read)):
+            raise ineligible_error(gone)
 
     async def _asked_again(self, gone: feeding.Groups) -> object:
         """The thread was changed from outside: try what it asks now, one superstep, and commit nothing of it unless it
@@ -212,11 +265,14 @@ class Segment:
             return None
         checkpoint = str(snapshot.config.get("configurable", {})["checkpoint_id"])
         now = (await self._situation([])).now
-        return self._paused(pause.breakpoint_at(self.lease, self._rules, checkpoint, snapshot.next, now))
+        return self._paused(pause.breakpoint_at(self.lease, await self._law(), checkpoint, snapshot.next, now))
 
     def _paused(self, planned: pause.Pause) -> End:
         if planned.rejected_by is None:
-            return End(Status.WAITING, rows=planned.rows, events=planned.events, risk=planned.level.value)
+            return End(
+                Status.WAITING, rows=planned.rows, events=planned.events, risk=planned.level.value,
+                notices=planned.notices if self._laws.tells else (),
+            )  # fmt: skip
         over = Event("workflow-rejected", planned.rejected_by, {"reason": "action_forbidden"})
         return End(
             Status.REJECTED,
@@ -238,10 +294,17 @@ class Segment:
             body["where"] = to_json(redact.hide(str(notes[0]), self.lease.input)[:200])
         if isinstance(error, KeyturnError):
             body |= {key: to_json(value) for key, value in error.facts.items()}
-        late = error.facts.get("approval_ids", ()) if isinstance(error, ApprovalLapsed) else ()
-        lapsed = [str(one) for one in cast("Sequence[object]", late)]
+        became = _BECAME.get(type(error))
+        late = error.facts.get("approval_ids", ()) if isinstance(error, KeyturnError) and became else ()
+        ended = [str(one) for one in cast("Sequence[object]", late)]
         event = Event("workflow-failed", self._actor, {**body, "epoch": self.lease.epoch})
-        return End(Status.FAILED, reason=code, error=body, events=[event], lapsed=lapsed)
+        return End(Status.FAILED, reason=code, error=body, events=[event], ended=ended, ended_as=became)
+
+    def _held(self, error: Frozen) -> End:
+        """A freeze holds it: handed back, and claimed again when that is over."""
+        until = datetime.fromisoformat(str(error.facts["until"]))
+        told = Event("execution-held", self._actor, {"code": error.code, "detail": error.detail, **error.facts})
+        return End(Status.READY, reason=error.code, run_at=until, events=[told])
 
     # Commits
 
@@ -334,8 +397,9 @@ class Segment:
             return await self._finish_without_state(end if end.status is Status.FAILED else self._failed(error))
         parts = self._parts(
             merged(batches, self.lease.workflow_id), progress, delivered, node=end.node(progress),
-            approvals=end.rows, lapsed=end.lapsed, more=end.events, risk=end.risk, release=end.release(),
+            approvals=end.rows, more=end.events, risk=end.risk, release=end.release(),
         )  # fmt: skip
+        parts = replace(parts, ended=end.ended, ended_as=end.ended_as, notices=end.notices)
         try:
             async with self._committing:
                 await until_stored(lambda: self._commit(parts))
@@ -364,7 +428,6 @@ class Segment:
         *,
         node: str | None,
         approvals: Sequence[Params] = (),
-        lapsed: Sequence[str] = (),
         more: Sequence[Event] = (),
         risk: str | None = None,
         release: Release | None = None,
@@ -375,8 +438,8 @@ class Segment:
             noted.insert(0, Event("decision-delivered", self._actor, {"approvals": list(delivered)}))
         completed = release is not None and release.status == Status.COMPLETED
         return Parts(
-            node, batch, delivered, completed, sorted(progress.completed), approvals, lapsed, [*noted, *more], risk,
-            release,
+            node, batch, delivered, completed, sorted(progress.completed), approvals, events=[*noted, *more], risk=risk,
+            release=release,
         )  # fmt: skip
 
     async def _commit(self, parts: Parts) -> None:

@@ -5,20 +5,22 @@ The API answers when that has committed; a worker delivers the decision to the g
 
 from __future__ import annotations
 
-from orchestrator.core.errors import InvalidInput, Unavailable
+from orchestrator.core.errors import InvalidInput, Refusal, Unavailable
 from orchestrator.core.model import Level, Route, Status, Verdict
 from orchestrator.service import idempotency, views
 from orchestrator.service.context import Caller, Context
 from orchestrator.service.deciding import Choice, judge, unknown_approval
 from orchestrator.service.idempotency import Keyed
 from orchestrator.service.refusals import audited
-from orchestrator.store import approvals, decisions, people, workflows
-from orchestrator.store.db import Connection
+from orchestrator.service.settling import settle
+from orchestrator.store import approvals, decisions, links, people, workflows
+from orchestrator.store.db import Connection, Params
 from orchestrator.store.events import EVENTS_CHANNEL, READY_CHANNEL
 from orchestrator.wire import (
     AnswerRequest,
     ApprovalRecord,
     ApproveRequest,
+    BatchRequest,
     Decided,
     PendingList,
     RejectRequest,
@@ -69,12 +71,24 @@ async def _roles_filter(conn: Connection, caller: Caller, role: str | None, *, m
 async def get(ctx: Context, caller: Caller, approval_id: str) -> ApprovalRecord:
     """The approval whole. NotFound."""
     caller.need("read")
+    row = await current(ctx, caller, approval_id)
     async with ctx.db.connection() as conn:
-        row = await approvals.get(conn, caller.namespace, approval_id)
-        if row is None:
-            raise unknown_approval(approval_id)
         votes = await approvals.votes(conn, [approval_id])
         return views.approval_record(row, votes, await workflows.present(conn, ctx.clock()))
+
+
+async def current(ctx: Context, caller: Caller, approval_id: str) -> Params:
+    """The approval's row, after what time has done meanwhile. NotFound."""
+    for look in (1, 2):
+        async with ctx.db.connection() as conn:
+            row = await approvals.get(conn, caller.namespace, approval_id, ctx.clock())
+        if row is None:
+            raise unknown_approval(approval_id)
+        if not row["behind"] or look > 1:
+            return row
+        await settle(ctx, caller.namespace, row["workflow_id"])
+    message = "the second look returns"
+    raise AssertionError(message)
 
 
 async def approve(
@@ -83,7 +97,7 @@ async def approve(
     """Vote approve on a workflow's pending approval. Raises the refusals of `votes.check_vote`."""
     choice = Choice(
         Verdict.APPROVE, request.justification, request.approved_by, request.approval_id, request.revision,
-        request.digest,
+        request.digest, acting_for=request.acting_for,
     )  # fmt: skip
     return await _decide(ctx, caller, workflow_id, choice, request, idempotency_key)
 
@@ -93,8 +107,9 @@ async def reject(
 ) -> Decided:
     """Vote reject on a workflow's pending approval."""
     choice = Choice(
-        Verdict.REJECT, request.reason, request.rejected_by, request.approval_id, request.revision, request.digest
-    )
+        Verdict.REJECT, request.reason, request.rejected_by, request.approval_id, request.revision, request.digest,
+        acting_for=request.acting_for,
+    )  # fmt: skip
     return await _decide(ctx, caller, workflow_id, choice, request, idempotency_key)
 
 
@@ -103,8 +118,9 @@ async def vote(
 ) -> Decided:
     """Vote on an approval named by its id."""
     choice = Choice(
-        Verdict(request.verdict), request.justification, request.voter, approval_id, request.revision, request.digest
-    )
+        Verdict(request.verdict), request.justification, request.voter, approval_id, request.revision, request.digest,
+        acting_for=request.acting_for,
+    )  # fmt: skip
     workflow_id = await _workflow_of(ctx, caller, approval_id)
     return await _decide(ctx, caller, workflow_id, choice, request, idempotency_key)
 
@@ -141,11 +157,14 @@ async def _decide(
         keyed = idempotency.keyed(ctx, caller, idempotency_key, route, body)
         decided = await _decide_unheld(ctx, caller, workflow_id, choice) if keyed is None else None
         if decided is None:
-            decided = await _decide_held(ctx, caller, workflow_id, choice, keyed)
-    ctx.db.ring(EVENTS_CHANNEL, workflow_id, patient=True)
+            decided = await decide_held(ctx, caller, workflow_id, choice, keyed)
+    return decided
+
+
+def _ring(ctx: Context, caller: Caller, decided: Decided) -> None:
+    ctx.db.ring(EVENTS_CHANNEL, decided.workflow_id, patient=True)
     if decided.status == Status.READY:
         ctx.db.ring(READY_CHANNEL, caller.namespace)
-    return decided
 
 
 async def _decide_unheld(ctx: Context, caller: Caller, workflow_id: str, choice: Choice) -> Decided | None:
@@ -153,12 +172,21 @@ async def _decide_unheld(ctx: Context, caller: Caller, workflow_id: str, choice:
     workflow has changed meanwhile.
     """
     deciding = await judge(ctx, None, caller, workflow_id, choice)
+    if deciding.behind:
+        await settle(ctx, caller.namespace, workflow_id)
+        deciding = await judge(ctx, None, caller, workflow_id, choice)
     written, told = deciding.decide(deciding.target(choice, named_otherwise=False), choice)
-    return told if await ctx.db.together(decisions.write, (deciding.asked, written)) else None
+    if not await ctx.db.together(decisions.write, (deciding.asked, written)):
+        return None
+    _ring(ctx, caller, told)
+    return told
 
 
-async def _decide_held(ctx: Context, caller: Caller, workflow_id: str, choice: Choice, keyed: Keyed | None) -> Decided:
-    """One decision with everybody else kept out, and with the key that it came under."""
+async def decide_held(
+    ctx: Context, caller: Caller, workflow_id: str, choice: Choice, keyed: Keyed | None, link: Params | None = None
+) -> Decided:
+    """One decision with everybody else kept out, and with the key or the link that it came by."""
+    await settle(ctx, caller.namespace, workflow_id)
     async with ctx.db.pipeline() as conn:
         deciding = await judge(ctx, conn, caller, workflow_id, choice)
         if keyed is not None and (earlier := await keyed.earlier(conn)) is not None:
@@ -166,8 +194,24 @@ async def _decide_held(ctx: Context, caller: Caller, workflow_id: str, choice: C
         target = deciding.target(choice, named_otherwise=keyed is not None)
         if keyed is not None:
             await keyed.keep(conn, target["approval_id"])
+        if link is not None:
+            await links.use(conn, {**link, "now": ctx.clock()})
         written, told = deciding.decide(target, choice)
         if await decisions.write(conn, [(deciding.asked, written)], wait=True) != [True]:
             detail = "the workflow changed though it was held; nothing was stored, try again"
             raise Unavailable(detail)
-        return told
+    _ring(ctx, caller, told)
+    return told
+
+
+async def batch(ctx: Context, caller: Caller, request: BatchRequest) -> list[Decided | Refusal]:
+    """Up to 100 decisions, each judged alone: a refusal voids nothing else (rule 21)."""
+    caller.need("decide")
+    outcomes: list[Decided | Refusal] = []
+    for one in request.decisions:
+        body = VoteRequest(**one.model_dump(exclude={"approval_id"}))
+        try:
+            outcomes.append(await vote(ctx, caller, one.approval_id, body))
+        except Refusal as refusal:
+            outcomes.append(refusal)
+    return outcomes

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from orchestrator.config import Governance
 from orchestrator.core.errors import Forbidden
+from orchestrator.service.books import Books
+from orchestrator.service.laws import Laws
 from orchestrator.service.offers import Offers
 from orchestrator.store.db import Clock, Database, database_clock
 
@@ -27,7 +30,7 @@ class Caller:
             raise Forbidden(detail, needed=permission)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Context:
     """The parts a use case works with."""
 
@@ -35,3 +38,9 @@ class Context:
     governance: Governance
     clock: Clock = field(default=database_clock)
     offers: Offers = field(default_factory=Offers)
+    books: Books = field(default_factory=Books)
+
+    @cached_property
+    def laws(self) -> Laws:
+        """What requests are judged by, remembered."""
+        return Laws(self.db, self.governance, self.books)

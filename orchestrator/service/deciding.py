@@ -36,7 +36,7 @@ from orchestrator.core.votes import (
     resolve,
 )
 from orchestrator.service.context import Caller, Context
-from orchestrator.service.workflows import unknown
+from orchestrator.service.refusals import unknown
 from orchestrator.store import decisions
 from orchestrator.store.db import Connection, Params
 from orchestrator.store.decisions import Asked, Question, Written, view_of

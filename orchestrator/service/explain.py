@@ -21,7 +21,7 @@ async def approval(ctx: Context, caller: Caller, approval_id: str, person: str |
     """Explain a request as it stands; `person` asks why somebody may not decide it. NotFound."""
     caller.need("read")
     async with ctx.db.connection() as conn:
-        row = await approvals.get(conn, caller.namespace, approval_id)
+        row = await approvals.get(conn, caller.namespace, approval_id, ctx.clock())
         if row is None:
             detail = f"there is no approval {approval_id!r}"
             raise NotFound(detail, approval_id=approval_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncGenerator
 
-from orchestrator.core.errors import Refusal
+from orchestrator.core.errors import NotFound, Refusal
 from orchestrator.service.context import Caller, Context
 from orchestrator.store import events, workflows
 from orchestrator.store.events import EVENTS_CHANNEL, Event
@@ -26,3 +26,8 @@ async def audited(ctx: Context, caller: Caller, workflow_id: str, **asked: objec
                 await events.append(conn, workflow_id, [Event("refused", caller.person, data)], ctx.clock())
         ctx.db.ring(EVENTS_CHANNEL, workflow_id, patient=True)
         raise
+
+
+def unknown(workflow_id: str) -> NotFound:
+    """The refusal for a workflow that is not in the caller's namespace."""
+    return NotFound(f"there is no workflow {workflow_id!r}", workflow_id=workflow_id)

@@ -57,6 +57,7 @@ def _queue_fields(row: Params, now: datetime) -> dict[str, Any]:
         "revision": row["revision"],
         "digest": row["digest"],
         "justification_required": requirement.justification_on_decision,
+        "flags": row["flags"],
     }
 
 
@@ -82,7 +83,24 @@ def approval_record(row: Params, votes: Iterable[Params], now: datetime) -> Appr
         delivered_at=row["delivered_at"],
         executed_at=row["executed_at"],
         lapses_at=row["lapses_at"],
+        **_counted(row),
+        bypassed=row["bypassed"],
+        editable=row["editable"],
+        last_editor=row["last_editor"],
+        terms=row["terms"],
+        escalated_at=row["escalated_at"],
+        review_by=row["review_by"],
+        reviewed_by=row["reviewed_by"],
     )
+
+
+def _counted(row: Params) -> dict[str, Any]:
+    tally = cast("Mapping[str, Any]", row["tally"] or {})
+    return {
+        "filled": {one["person"]: one["role"] for one in tally.get("filled", ())},
+        "dissent": tally.get("dissent", ()),
+        "void": tally.get("void", ()),
+    }
 
 
 def _vote(row: Params) -> VoteRecord:

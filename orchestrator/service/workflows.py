@@ -10,14 +10,15 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, cast
 
-from orchestrator.core.errors import InvalidInput, NotFound, TransitionConflict
+from orchestrator.core.errors import AlreadyExecuted, Frozen, InvalidInput, NotFound, TransitionConflict
 from orchestrator.core.json_schema import problems
 from orchestrator.core.model import Level, Status
 from orchestrator.core.plain import plain_json
 from orchestrator.service import idempotency, views
 from orchestrator.service.context import Caller, Context
 from orchestrator.service.health import WORKER_SEEN_SECONDS
-from orchestrator.service.refusals import audited
+from orchestrator.service.refusals import audited, unknown
+from orchestrator.service.settling import settle
 from orchestrator.store import approvals, events, fleet, workflows
 from orchestrator.store.db import Connection, Params
 from orchestrator.store.events import CANCEL_CHANNEL, EVENTS_CHANNEL, READY_CHANNEL, Event
@@ -104,13 +105,16 @@ async def _row(conn: Connection, caller: Caller, workflow_id: str) -> Params:
     return row
 
 
-def unknown(workflow_id: str) -> NotFound:
-    """The refusal for a workflow that is not in the caller's namespace."""
-    return NotFound(f"there is no workflow {workflow_id!r}", workflow_id=workflow_id)
+async def _bring_up(ctx: Context, caller: Caller, workflow_id: str) -> None:
+    """Whoever looks sees what time has done, also before a worker has written it down."""
+    async with ctx.db.connection() as conn:
+        asked = await approvals.of_workflow(conn, caller.namespace, workflow_id, ctx.clock())
+    if any(one["behind"] for one in asked):
+        await settle(ctx, caller.namespace, workflow_id)
 
 
 async def _approvals(ctx: Context, conn: Connection, row: Params) -> list[ApprovalRecord]:
-    asked = await approvals.of_workflow(conn, row["namespace"], row["workflow_id"])
+    asked = await approvals.of_workflow(conn, row["namespace"], row["workflow_id"], ctx.clock())
     votes = await approvals.votes(conn, [one["approval_id"] for one in asked]) if asked else []
     now = await workflows.present(conn, ctx.clock()) if asked else row["updated_at"]
     return [views.approval_record(one, votes, now) for one in asked]
@@ -119,6 +123,7 @@ async def _approvals(ctx: Context, conn: Connection, row: Params) -> list[Approv
 async def get(ctx: Context, caller: Caller, workflow_id: str) -> WorkflowRecord:
     """The whole record. NotFound."""
     caller.need("read")
+    await _bring_up(ctx, caller, workflow_id)
     async with ctx.db.snapshot() as conn:
         row = await _row(conn, caller, workflow_id)
         return views.workflow_record(row, await _approvals(ctx, conn, row))
@@ -127,6 +132,7 @@ async def get(ctx: Context, caller: Caller, workflow_id: str) -> WorkflowRecord:
 async def status(ctx: Context, caller: Caller, workflow_id: str) -> WorkflowStatus:
     """The short status with approvals and the latest events. NotFound."""
     caller.need("read")
+    await _bring_up(ctx, caller, workflow_id)
     async with ctx.db.snapshot() as conn:
         row = await _row(conn, caller, workflow_id)
         history = await events.newest(conn, caller.namespace, workflow_id, _HISTORY)
@@ -235,6 +241,13 @@ async def retry(ctx: Context, caller: Caller, workflow_id: str) -> Changed:
             row = await workflows.lock(conn, caller.namespace, workflow_id, now)
             if row is None:
                 raise unknown(workflow_id)
+            if row["status"] == Status.READY and row["reason"] == Frozen.code and row["run_at"] > row["now"]:
+                until = row["run_at"].isoformat()
+                detail = f"a freeze holds it until {until}; it runs by itself then"
+                raise Frozen(detail, until=until)
+            if row["status"] == Status.COMPLETED:
+                detail = "the workflow has completed; what was approved runs once"
+                raise AlreadyExecuted(detail, status=row["status"])
             if row["status"] != Status.FAILED:
                 raise _conflict(row, "retried", ["failed"])
             await workflows.move(
@@ -270,7 +283,7 @@ async def view_graph(ctx: Context, caller: Caller, workflow_id: str) -> GraphVie
         row = await _row(conn, caller, workflow_id)
         offer = await fleet.version(conn, row["graph"], row["graph_version"]) or await fleet.newest(conn, row["graph"])
         done = await events.finished_nodes(conn, caller.namespace, workflow_id)
-        asked = await approvals.of_workflow(conn, caller.namespace, workflow_id)
+        asked = await approvals.of_workflow(conn, caller.namespace, workflow_id, ctx.clock())
     topology = cast("Mapping[str, Any]", offer["topology"] if offer else {"nodes": [], "edges": []})
     gates = {one["node"] for one in asked if one["state"] == "pending"}
     open_now = not Status(row["status"]).finished

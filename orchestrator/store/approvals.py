@@ -16,18 +16,25 @@ SELECT interrupt_id, max(round) AS round, bool_or(state = 'pending') AS pending 
  WHERE workflow_id = %(workflow)s AND interrupt_id = ANY(%(interrupts)s) GROUP BY interrupt_id
 """
 
-# All of a workflow's approvals, oldest first.
+# All of a workflow's approvals, oldest first. `behind`: time, or a policy published meanwhile, has changed something of
+# it that nobody has written down yet.
 OF_WORKFLOW = """
-SELECT a.*, w.graph, w.title FROM keyturn.approvals a JOIN keyturn.workflows w USING (workflow_id)
+SELECT a.*, w.graph, w.title, a.state = 'pending' AND (a.wake_at <= coalesce(%(now)s::timestamptz, now())
+       OR a.kind = 'approval' AND a.policy_seen < n.policy_version) AS behind
+  FROM keyturn.approvals a JOIN keyturn.workflows w USING (workflow_id)
+  LEFT JOIN keyturn.namespaces n ON n.namespace = a.namespace
  WHERE a.namespace = %(namespace)s AND a.workflow_id = %(workflow)s ORDER BY a.requested_at, a.interrupt_id, a.item
 """
 
 # Which workflow an approval belongs to: the workflow's row is locked first.
 WORKFLOW_OF = "SELECT workflow_id FROM keyturn.approvals WHERE namespace = %(namespace)s AND approval_id = %(approval)s"
 
-# One approval, for showing.
+# One approval, for showing; `behind` as above.
 GET = """
-SELECT a.*, w.graph, w.title FROM keyturn.approvals a JOIN keyturn.workflows w USING (workflow_id)
+SELECT a.*, w.graph, w.title, a.state = 'pending' AND (a.wake_at <= coalesce(%(now)s::timestamptz, now())
+       OR a.kind = 'approval' AND a.policy_seen < n.policy_version) AS behind
+  FROM keyturn.approvals a JOIN keyturn.workflows w USING (workflow_id)
+  LEFT JOIN keyturn.namespaces n ON n.namespace = a.namespace
  WHERE a.namespace = %(namespace)s AND a.approval_id = %(approval)s
 """
 
@@ -113,9 +120,10 @@ async def asked(conn: Connection, workflow_id: str, interrupt_ids: Sequence[str]
     return await found.fetchall()
 
 
-async def of_workflow(conn: Connection, namespace: str, workflow_id: str) -> list[Params]:
+async def of_workflow(conn: Connection, namespace: str, workflow_id: str, now: datetime | None) -> list[Params]:
     """All approvals of a workflow, oldest first."""
-    return await (await conn.execute(OF_WORKFLOW, {"namespace": namespace, "workflow": workflow_id})).fetchall()
+    row = {"namespace": namespace, "workflow": workflow_id, "now": now}
+    return await (await conn.execute(OF_WORKFLOW, row)).fetchall()
 
 
 async def workflow_of(conn: Connection, namespace: str, approval_id: str) -> str | None:
@@ -124,9 +132,10 @@ async def workflow_of(conn: Connection, namespace: str, approval_id: str) -> str
     return None if found is None else str(found["workflow_id"])
 
 
-async def get(conn: Connection, namespace: str, approval_id: str) -> Params | None:
+async def get(conn: Connection, namespace: str, approval_id: str, now: datetime | None) -> Params | None:
     """One approval with its workflow's graph and title."""
-    return await (await conn.execute(GET, {"namespace": namespace, "approval": approval_id})).fetchone()
+    row = {"namespace": namespace, "approval": approval_id, "now": now}
+    return await (await conn.execute(GET, row)).fetchone()
 
 
 async def pending(conn: Connection, filters: Params) -> list[Params]:

@@ -28,7 +28,7 @@ READ = """
 SELECT one.nth, w.workflow_id, w.status, w.xmin::text AS version, coalesce(one.now, now()) AS now, a.approval_id,
        a.kind, a.state, a.revision, a.digest, a.node, a.description, a.question, a.allowed, a.on_reject, a.requester,
        a.on_behalf_of, a.launched_by, a.last_editor, a.requirement, a.expires_at, a.resolved_by, a.resolved_at,
-       a.wake_at, a.policy_seen, a.risk_level, a.terms,
+       a.wake_at, a.policy_seen,
        (SELECT policy_version FROM keyturn.namespaces n WHERE n.namespace = w.namespace) AS policy_version,
        ARRAY(SELECT json_build_object('voter', v.voter, 'acting_for', v.acting_for, 'verdict', v.verdict,
                     'revision', v.revision, 'at', v.at, 'justification', v.justification)

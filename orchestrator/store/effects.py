@@ -48,7 +48,9 @@ FAIL = "UPDATE keyturn.effects SET state = 'failed', error = %(error)s WHERE key
 # The approval an effect is bound to, locked: it must still stand, and for exactly this.
 APPROVAL = """
 SELECT a.state, a.digest, a.lapses_at <= coalesce(%(now)s::timestamptz, now()) AS lapsed, e.key AS used_by,
-       (SELECT state FROM keyturn.effects WHERE key = %(key)s) AS effect_state
+       (SELECT state FROM keyturn.effects WHERE key = %(key)s) AS effect_state, a.policy, a.flags,
+       a.terms -> 'freeze' AS freeze, a.terms -> 'recheck_at_execution' AS recheck,
+       coalesce(%(now)s::timestamptz, now()) AS now
   FROM keyturn.approvals a LEFT JOIN keyturn.effects e USING (approval_id)
  WHERE a.workflow_id = %(workflow)s AND a.approval_id = %(approval)s FOR UPDATE OF a
 """

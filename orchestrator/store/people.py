@@ -61,6 +61,16 @@ SELECT person, array_agg(role ORDER BY role) AS roles FROM keyturn.role_bindings
  GROUP BY person ORDER BY person
 """
 
+# Everybody's roles in a namespace, by role.
+_BY_ROLE: Final[LiteralString] = """
+SELECT role, array_agg(person) AS people FROM keyturn.role_bindings WHERE namespace = %(namespace)s GROUP BY role
+"""
+
+# What tells whether somebody else's memory of a namespace's policies and people still holds.
+_VERSIONS: Final[LiteralString] = """
+SELECT policy_version, people_version FROM keyturn.namespaces WHERE namespace = %(namespace)s
+"""
+
 
 async def lock_people(conn: Connection) -> None:
     """Keep others from adding people until the transaction ends; readers go on."""
@@ -112,3 +122,15 @@ async def holders(conn: Connection, namespace: str, roles: Collection[str]) -> d
     """Everybody who holds any of `roles`, with which of them."""
     rows = await (await conn.execute(_HOLDERS, {"namespace": namespace, "roles": sorted(roles)})).fetchall()
     return {str(row["person"]): frozenset(row["roles"]) for row in rows}
+
+
+async def by_role(conn: Connection, namespace: str) -> dict[str, frozenset[str]]:
+    """Who holds each role of the namespace."""
+    rows = await (await conn.execute(_BY_ROLE, {"namespace": namespace})).fetchall()
+    return {str(row["role"]): frozenset(row["people"]) for row in rows}
+
+
+async def versions(conn: Connection, namespace: str) -> tuple[int, int]:
+    """The version of the namespace's published policies, and that of its people."""
+    row = await (await conn.execute(_VERSIONS, {"namespace": namespace})).fetchone()
+    return (0, 0) if row is None else (row["policy_version"], row["people_version"])

@@ -127,6 +127,9 @@ SELECT *, coalesce(%(now)s::timestamptz, now()) AS now FROM keyturn.workflows
  WHERE namespace = %(namespace)s AND workflow_id = %(workflow)s FOR UPDATE
 """
 
+# Which version the row is, as whoever holds it has left it.
+VERSION = "SELECT xmin::text AS version FROM keyturn.workflows WHERE workflow_id = %(workflow)s"
+
 # A transition from outside; the epoch rises, so whoever held the row is fenced out.
 MOVE = """
 UPDATE keyturn.workflows
@@ -222,6 +225,13 @@ async def renew(
 async def hold(conn: Connection, workflow_id: str, epoch: int) -> None:
     """Prove and lock the lease; the transaction fails with LeaseLost when it is gone. Nothing is read back."""
     await conn.execute(HOLD, {"workflow": workflow_id, "epoch": epoch})
+
+
+async def version(conn: Connection, workflow_id: str) -> str:
+    """The version of a row that this transaction holds."""
+    found = await (await conn.execute(VERSION, {"workflow": workflow_id})).fetchone()
+    assert found is not None  # noqa: S101 the row is held
+    return str(found["version"])
 
 
 async def lock(conn: Connection, namespace: str, workflow_id: str, now: datetime | None) -> Params | None:

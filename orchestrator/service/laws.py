@@ -1,0 +1,51 @@
+"""What requests are judged by, remembered: the rules, the published policies, and who holds which role.
+
+Whoever claims a workflow learns the two numbers that tell whether what is remembered still holds.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from orchestrator.config import Governance
+from orchestrator.core.asking import Law
+from orchestrator.service.books import Books
+from orchestrator.store import people
+from orchestrator.store.db import Database
+
+_REMEMBER_AT_MOST: Final = 1000
+
+
+class Laws:
+    """The law of each namespace, by the versions of its policies and of its people."""
+
+    def __init__(self, db: Database, governance: Governance, books: Books) -> None:
+        self._db = db
+        self._governance = governance
+        self._books = books
+        self._known: dict[str, tuple[tuple[int, int], Law]] = {}
+
+    @property
+    def tells(self) -> bool:
+        """Whether anybody is ever told of a request."""
+        return self._governance.tells
+
+    async def at(self, namespace: str, policy_version: int, people_version: int) -> Law:
+        """The law with these published policies and these people, or newer ones. Raises Unavailable."""
+        wanted = (policy_version, people_version)
+        known, law = self._known.get(namespace, (None, None))
+        if law is not None and known is not None and known[0] >= policy_version and known[1] >= people_version:
+            return law
+        book = await self._books.at(self._db, namespace, policy_version)
+        async with self._db.connection() as conn:
+            holders = await people.by_role(conn, namespace)
+        law = Law(self._governance.rules, book, holders)
+        if len(self._known) >= _REMEMBER_AT_MOST:
+            self._known.clear()
+        self._known[namespace] = (wanted, law)
+        return law
+
+    async def now(self, namespace: str) -> Law:
+        """The law as of this moment. Raises Unavailable."""
+        async with self._db.connection() as conn:
+            return await self.at(namespace, *await people.versions(conn, namespace))
