@@ -59,9 +59,66 @@ CREATE TABLE keyturn.approvals (
     resolved_at timestamp with time zone,
     delivered_at timestamp with time zone,
     executed_at timestamp with time zone,
+    asked json,
+    asked_digest text NOT NULL DEFAULT ''::text,
+    editable boolean NOT NULL DEFAULT false,
+    terms json NOT NULL DEFAULT '{}'::json,
+    policy_seen integer NOT NULL DEFAULT 0,
+    tally json,
+    flags text[] NOT NULL DEFAULT '{}'::text[],
+    bypassed text[] NOT NULL DEFAULT '{}'::text[],
+    remind_at timestamp with time zone,
+    escalated_at timestamp with time zone,
+    review_by timestamp with time zone,
+    reviewed_by text,
+    reviewed_at timestamp with time zone,
+    review_told_at timestamp with time zone,
+    wake_at timestamp with time zone GENERATED ALWAYS AS (
+CASE
+    WHEN ((state)::text = 'pending'::text) THEN LEAST(expires_at, escalate_at, remind_at)
+    WHEN (((state)::text = 'approved'::text) AND (delivered_at IS NULL)) THEN lapses_at
+    ELSE NULL::timestamp with time zone
+END),
     CONSTRAINT approvals_pkey PRIMARY KEY (approval_id),
     CONSTRAINT approvals_workflow_id_interrupt_id_item_round_key UNIQUE (workflow_id, interrupt_id, item, round),
     CONSTRAINT approvals_workflow_id_fkey FOREIGN KEY (workflow_id) REFERENCES keyturn.workflows(workflow_id) ON DELETE CASCADE
+) WITH (fillfactor=85);
+
+CREATE TABLE keyturn.delegations (
+    delegation_id text NOT NULL,
+    namespace text NOT NULL,
+    from_person text NOT NULL,
+    to_person text NOT NULL,
+    starts_at timestamp with time zone NOT NULL,
+    ends_at timestamp with time zone NOT NULL,
+    reason text NOT NULL DEFAULT ''::text,
+    created_by text NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    revoked_at timestamp with time zone,
+    CONSTRAINT delegations_pkey PRIMARY KEY (delegation_id),
+    CONSTRAINT delegations_namespace_from_person_fkey FOREIGN KEY (namespace, from_person) REFERENCES keyturn.people(namespace, person) ON DELETE CASCADE,
+    CONSTRAINT delegations_namespace_to_person_fkey FOREIGN KEY (namespace, to_person) REFERENCES keyturn.people(namespace, person) ON DELETE CASCADE
+);
+
+CREATE TABLE keyturn.deliveries (
+    delivery_id text NOT NULL,
+    notice_id bigint NOT NULL,
+    namespace text NOT NULL,
+    workflow_id text NOT NULL,
+    approval_id text,
+    channel text NOT NULL,
+    recipient text NOT NULL,
+    people text[] NOT NULL,
+    state keyturn.delivery_state NOT NULL DEFAULT 'queued'::text,
+    attempts integer NOT NULL DEFAULT 0,
+    queued_at timestamp with time zone NOT NULL,
+    next_at timestamp with time zone,
+    last_error text,
+    external_id text,
+    sent_at timestamp with time zone,
+    CONSTRAINT deliveries_notice_id_channel_recipient_key UNIQUE (notice_id, channel, recipient),
+    CONSTRAINT deliveries_pkey PRIMARY KEY (delivery_id),
+    CONSTRAINT deliveries_notice_id_fkey FOREIGN KEY (notice_id) REFERENCES keyturn.notices(notice_id) ON DELETE CASCADE
 ) WITH (fillfactor=85);
 
 CREATE TABLE keyturn.effects (
@@ -119,13 +176,36 @@ CREATE TABLE keyturn.idempotency_keys (
     CONSTRAINT idempotency_keys_pkey PRIMARY KEY (namespace, caller, key)
 );
 
+CREATE TABLE keyturn.links_used (
+    link_id text NOT NULL,
+    namespace text NOT NULL,
+    approval_id text NOT NULL,
+    used_at timestamp with time zone NOT NULL,
+    CONSTRAINT links_used_pkey PRIMARY KEY (link_id),
+    CONSTRAINT links_used_approval_id_fkey FOREIGN KEY (approval_id) REFERENCES keyturn.approvals(approval_id) ON DELETE CASCADE
+);
+
 CREATE TABLE keyturn.namespaces (
     namespace text NOT NULL,
     last_seq bigint NOT NULL DEFAULT 0,
     last_hash bytea NOT NULL DEFAULT '\x'::bytea,
     policy_version integer NOT NULL DEFAULT 0,
     people_version bigint NOT NULL DEFAULT 0,
+    link_key bytea NOT NULL DEFAULT sha256((((gen_random_uuid())::text || (gen_random_uuid())::text))::bytea),
     CONSTRAINT namespaces_pkey PRIMARY KEY (namespace)
+);
+
+CREATE TABLE keyturn.notices (
+    notice_id bigint NOT NULL GENERATED ALWAYS AS IDENTITY,
+    namespace text NOT NULL,
+    workflow_id text NOT NULL,
+    approval_id text,
+    kind keyturn.notice_kind NOT NULL,
+    data json NOT NULL,
+    at timestamp with time zone NOT NULL,
+    fanned_at timestamp with time zone,
+    CONSTRAINT notices_pkey PRIMARY KEY (notice_id),
+    CONSTRAINT notices_workflow_id_fkey FOREIGN KEY (workflow_id) REFERENCES keyturn.workflows(workflow_id) ON DELETE CASCADE
 );
 
 CREATE TABLE keyturn.people (
@@ -135,6 +215,18 @@ CREATE TABLE keyturn.people (
     email text,
     created_at timestamp with time zone NOT NULL DEFAULT now(),
     CONSTRAINT people_pkey PRIMARY KEY (namespace, person)
+);
+
+CREATE TABLE keyturn.policy_books (
+    namespace text NOT NULL,
+    version integer NOT NULL,
+    text text NOT NULL,
+    file text NOT NULL,
+    versions json NOT NULL,
+    digest text NOT NULL,
+    published_by text NOT NULL,
+    published_at timestamp with time zone NOT NULL,
+    CONSTRAINT policy_books_pkey PRIMARY KEY (namespace, version)
 );
 
 CREATE TABLE keyturn.role_bindings (
@@ -227,15 +319,33 @@ CREATE TABLE keyturn.workflows (
 
 CREATE INDEX api_keys_by_person ON keyturn.api_keys USING btree (namespace, person);
 
-CREATE INDEX approvals_expiry ON keyturn.approvals USING btree (expires_at) WHERE ((state)::text = 'pending'::text);
-
 CREATE INDEX approvals_pending ON keyturn.approvals USING btree (namespace, urgent DESC, due_at, approval_id) WHERE ((state)::text = 'pending'::text);
+
+CREATE INDEX approvals_review ON keyturn.approvals USING btree (review_by) WHERE ((reviewed_at IS NULL) AND (review_by IS NOT NULL));
+
+CREATE INDEX approvals_wake ON keyturn.approvals USING btree (wake_at) WHERE (wake_at IS NOT NULL);
+
+CREATE INDEX delegations_from ON keyturn.delegations USING btree (namespace, from_person, ends_at);
+
+CREATE INDEX delegations_to ON keyturn.delegations USING btree (namespace, to_person, ends_at);
+
+CREATE INDEX deliveries_by_lane ON keyturn.deliveries USING btree (approval_id, channel, recipient, notice_id);
+
+CREATE INDEX deliveries_due ON keyturn.deliveries USING btree (next_at) WHERE ((state)::text = 'queued'::text);
 
 CREATE INDEX effects_by_workflow ON keyturn.effects USING btree (workflow_id);
 
 CREATE INDEX graphs_newest ON keyturn.graphs USING btree (graph, offered_at DESC);
 
 CREATE INDEX idempotency_keys_age ON keyturn.idempotency_keys USING btree (created_at);
+
+CREATE INDEX links_used_by_approval ON keyturn.links_used USING btree (approval_id);
+
+CREATE INDEX notices_by_workflow ON keyturn.notices USING btree (workflow_id);
+
+CREATE INDEX notices_late ON keyturn.notices USING btree (at) WHERE (fanned_at IS NULL);
+
+CREATE INDEX notices_waiting ON keyturn.notices USING btree (workflow_id, notice_id) WHERE (fanned_at IS NULL);
 
 CREATE INDEX role_bindings_by_role ON keyturn.role_bindings USING btree (namespace, role);
 
@@ -334,8 +444,9 @@ BEGIN
     END IF;
     SELECT * INTO p FROM json_to_record(p_parts) AS p (
         checkpoints json, blobs json, writes json, delivered text[], executed boolean, completed text[],
-        approvals json, lapsed text[], types text[], actors text[], bodies text[], status text, reason text, error json,
-        result json, node text, risk text, checkpointed boolean, progress boolean, finished boolean);
+        approvals json, notices json, ended text[], ended_as text, types text[], actors text[], bodies text[],
+        status text, reason text, error json, result json, node text, risk text, checkpointed boolean,
+        progress boolean, finished boolean, run_at timestamptz);
 
     PERFORM keyturn.write_checkpoints(p_workflow, p.checkpoints, p.blobs, p.writes, p_bytes);
 
@@ -358,17 +469,23 @@ BEGIN
             approval_id, namespace, workflow_id, interrupt_id, item, round, node, kind, dialect, payload, action,
             question, allowed, description, on_reject, digest, volatile_fields, requester, on_behalf_of, launched_by,
             risk_level, reasons, route, confidence, urgent, policy, policy_versions, requirement, roles, approval_ttl,
-            requested_at, due_at, expires_at, escalate_at, lapses_at, state, decision, resolved_by, resolved_at)
+            requested_at, due_at, expires_at, escalate_at, lapses_at, state, decision, resolved_by, resolved_at, asked,
+            asked_digest, editable, terms, policy_seen, flags, remind_at)
         SELECT approval_id, namespace, workflow_id, interrupt_id, item, round, node, kind, dialect,
             coalesce(payload, 'null'), action,
             question, allowed, description, on_reject, digest, volatile_fields, requester, on_behalf_of, launched_by,
             risk_level, reasons, route, confidence, urgent, policy, policy_versions, requirement, roles, approval_ttl,
-            requested_at, due_at, expires_at, escalate_at, lapses_at, state, decision, resolved_by, resolved_at
+            requested_at, due_at, expires_at, escalate_at, lapses_at, state, decision, resolved_by, resolved_at, asked,
+            asked_digest, editable, coalesce(terms, '{}'), policy_seen, coalesce(flags, '{}'), remind_at
           FROM json_populate_recordset(NULL::keyturn.approvals, p.approvals)
         ON CONFLICT (workflow_id, interrupt_id, item, round) DO NOTHING;
     END IF;
-    IF p.lapsed IS NOT NULL THEN
-        UPDATE keyturn.approvals SET state = 'lapsed' WHERE approval_id = ANY (p.lapsed) AND state = 'approved';
+    IF p.ended IS NOT NULL THEN
+        -- Approvals that were good no longer: lapsed, or stale as their voters lost their roles.
+        UPDATE keyturn.approvals SET state = p.ended_as WHERE approval_id = ANY (p.ended) AND state = 'approved';
+    END IF;
+    IF p.notices IS NOT NULL THEN
+        PERFORM keyturn.queue_notices(p_workflow, w.namespace, v_now, p.notices);
     END IF;
 
     IF p.types IS NOT NULL THEN
@@ -389,7 +506,7 @@ BEGIN
            SET status = p.status, reason = p.reason, error = p.error, result = p.result, node = p.node,
                risk_level = coalesce(p.risk, risk_level), checkpointed = checkpointed OR p.checkpointed,
                attempts = CASE WHEN p.progress THEN 0 ELSE attempts END, owner = NULL, lease_until = NULL,
-               updated_at = v_now, finished_at = CASE WHEN p.finished THEN v_now END,
+               run_at = coalesce(p.run_at, run_at), updated_at = v_now, finished_at = CASE WHEN p.finished THEN v_now END,
                last_seq = w.last_seq, last_hash = w.last_hash
          WHERE workflow_id = p_workflow;
     END IF;
@@ -415,20 +532,24 @@ BEGIN
         RETURN false;
     END IF;
     SELECT * INTO p FROM json_to_record(p_parts) AS p (
-        approval text, vote boolean, revision integer, voter text, via text, verdict text, roles text[],
-        justification text, state text, resolved_by text, decision json, cancel boolean, status text, reason text,
-        finished boolean, types text[], actors text[], bodies text[]);
+        approval text, vote boolean, revision integer, voter text, acting_for text, via text, verdict text,
+        roles text[], justification text, tally json, state text, resolved_by text, decision json, cancel boolean,
+        status text, reason text, finished boolean, types text[], actors text[], bodies text[], notices json);
 
     IF p.vote THEN
         -- A changed mind: the earlier vote of the same person on the same revision no longer counts.
         UPDATE keyturn.votes SET superseded = true
          WHERE approval_id = p.approval AND revision = p.revision AND voter = p.voter AND NOT superseded;
-        INSERT INTO keyturn.votes (namespace, approval_id, revision, voter, via, verdict, roles, justification, at)
-        VALUES (w.namespace, p.approval, p.revision, p.voter, p.via, p.verdict, p.roles, p.justification, p_now);
+        INSERT INTO keyturn.votes (namespace, approval_id, revision, voter, acting_for, via, verdict, roles,
+                                   justification, at)
+        VALUES (w.namespace, p.approval, p.revision, p.voter, p.acting_for, p.via, p.verdict, p.roles,
+                p.justification, p_now);
     END IF;
-    IF p.state IS NOT NULL THEN
+    IF p.state IS NULL AND p.tally IS NOT NULL THEN
+        UPDATE keyturn.approvals SET tally = p.tally WHERE approval_id = p.approval;
+    ELSIF p.state IS NOT NULL THEN
         UPDATE keyturn.approvals
-           SET state = p.state, decision = p.decision, resolved_by = p.resolved_by, resolved_at = p_now,
+           SET state = p.state, tally = coalesce(p.tally, tally), decision = p.decision, resolved_by = p.resolved_by, resolved_at = p_now,
                lapses_at = CASE WHEN p.state = 'approved' THEN p_now + approval_ttl END
          WHERE approval_id = p.approval;
     END IF;
@@ -440,6 +561,9 @@ BEGIN
          WHERE workflow_id = p_workflow AND state = 'approved' AND delivered_at IS NULL AND approval_id <> p.approval;
     END IF;
 
+    IF p.notices IS NOT NULL THEN
+        PERFORM keyturn.queue_notices(p_workflow, w.namespace, p_now, p.notices);
+    END IF;
     w.last_hash := keyturn.chain_events(p_workflow, w.namespace, w.last_seq, w.last_hash, p_now, p.types, p.actors,
                                         p.bodies);
     w.last_seq := w.last_seq + cardinality(p.types);
@@ -454,6 +578,17 @@ BEGIN
          WHERE workflow_id = p_workflow;
     END IF;
     RETURN true;
+END $function$;
+
+CREATE OR REPLACE FUNCTION keyturn.defer_chores(p_task text, p_arguments jsonb[])
+ RETURNS void
+ LANGUAGE plpgsql
+AS $function$
+BEGIN
+    PERFORM procrastinate.procrastinate_defer_jobs_v1(
+        ARRAY(SELECT ROW('notifications', p_task, 0, NULL, NULL, one, NULL)
+                     ::procrastinate.procrastinate_job_to_defer_v1
+                FROM unnest(p_arguments) AS one));
 END $function$;
 
 CREATE OR REPLACE FUNCTION keyturn.event_hash(p_previous bytea, p_seq bigint, p_at timestamp with time zone, p_type text, p_actor text, p_body text)
@@ -489,6 +624,47 @@ BEGIN
     VALUES (CASE WHEN TG_OP = 'DELETE' THEN OLD.namespace ELSE NEW.namespace END, 1)
     ON CONFLICT (namespace) DO UPDATE SET people_version = n.people_version + 1;
     RETURN NULL;
+END $function$;
+
+CREATE OR REPLACE FUNCTION keyturn.queue_deliveries(p_notice bigint, p_at timestamp with time zone, p_deliveries json)
+ RETURNS void
+ LANGUAGE plpgsql
+AS $function$
+DECLARE
+    v_new jsonb[];
+BEGIN
+    WITH added AS (
+        INSERT INTO keyturn.deliveries (delivery_id, notice_id, namespace, workflow_id, approval_id, channel, recipient,
+                                        people, queued_at, next_at)
+        SELECT 'dl_' || replace(gen_random_uuid()::text, '-', ''), n.notice_id, n.namespace, n.workflow_id,
+               n.approval_id, d.channel, d.recipient, d.people, coalesce(p_at, now()), coalesce(p_at, now())
+          FROM keyturn.notices n,
+               json_to_recordset(p_deliveries) AS d (channel text, recipient text, people text[])
+         WHERE n.notice_id = p_notice
+        ON CONFLICT (notice_id, channel, recipient) DO NOTHING
+        RETURNING delivery_id
+    )
+    SELECT array_agg(jsonb_build_object('delivery_id', delivery_id)) INTO v_new FROM added;
+    UPDATE keyturn.notices SET fanned_at = coalesce(p_at, now()) WHERE notice_id = p_notice;
+    IF v_new IS NOT NULL THEN
+        PERFORM keyturn.defer_chores('keyturn:deliver', v_new);
+    END IF;
+END $function$;
+
+CREATE OR REPLACE FUNCTION keyturn.queue_notices(p_workflow text, p_namespace text, p_at timestamp with time zone, p_notices json)
+ RETURNS void
+ LANGUAGE plpgsql
+AS $function$
+DECLARE
+    v_written bigint;
+BEGIN
+    INSERT INTO keyturn.notices (namespace, workflow_id, approval_id, kind, data, at)
+    SELECT p_namespace, p_workflow, n.approval_id, n.kind, coalesce(n.data, '{}'), coalesce(p_at, now())
+      FROM json_to_recordset(p_notices) AS n (kind text, approval_id text, data json);
+    GET DIAGNOSTICS v_written = ROW_COUNT;
+    IF v_written > 0 THEN
+        PERFORM keyturn.defer_chores('keyturn:fan-out', ARRAY[jsonb_build_object('workflow_id', p_workflow)]);
+    END IF;
 END $function$;
 
 CREATE OR REPLACE FUNCTION keyturn.write_checkpoints(p_thread text, p_checkpoints json, p_blobs json, p_writes json, p_bytes bytea[])
@@ -534,7 +710,11 @@ CREATE DOMAIN keyturn.approval_route AS text CHECK ((VALUE = ANY (ARRAY['AUTO'::
 
 CREATE DOMAIN keyturn.approval_state AS text CHECK ((VALUE = ANY (ARRAY['pending'::text, 'approved'::text, 'executed'::text, 'lapsed'::text, 'stale'::text, 'rejected'::text, 'expired'::text, 'withdrawn'::text, 'answered'::text, 'cancelled'::text])));
 
+CREATE DOMAIN keyturn.delivery_state AS text CHECK ((VALUE = ANY (ARRAY['queued'::text, 'sent'::text, 'dead'::text])));
+
 CREATE DOMAIN keyturn.effect_state AS text CHECK ((VALUE = ANY (ARRAY['started'::text, 'finished'::text, 'failed'::text])));
+
+CREATE DOMAIN keyturn.notice_kind AS text CHECK ((VALUE = ANY (ARRAY['requested'::text, 'revised'::text, 'reminder'::text, 'escalated'::text, 'settled'::text, 'break_glass'::text, 'review_due'::text, 'unroutable'::text])));
 
 CREATE DOMAIN keyturn.rejection_outcome AS text CHECK ((VALUE = ANY (ARRAY['cancel'::text, 'resume'::text])));
 

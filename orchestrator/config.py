@@ -5,27 +5,31 @@ What the files mean is in `core`; this module only finds and reads them. A chang
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from orchestrator.core.channels import Channels
 from orchestrator.core.errors import InvalidDocument
 from orchestrator.core.gates import NodeGate
 from orchestrator.core.risk import RiskRules
 
 RISK_FILE = "hitl/risk-assessment-rules.yaml"
 TRIGGERS_FILE = "hitl/interrupt-triggers.yaml"
+POLICIES_FILE = "hitl/approval-policies.yaml"
+CHANNELS_FILE = "channels.yaml"
 
 
 @dataclass(frozen=True, slots=True)
 class Governance:
-    """Everything that decides what may run: compiled rules, triggers, levels and gates."""
+    """Everything that decides what may run, compiled (rules, triggers, levels and gates), and who is told of it."""
 
     rules: RiskRules
+    channels: Channels = field(default_factory=Channels)
 
     @property
     def tells(self) -> bool:
         """Whether anybody is told of a request."""
-        return False
+        return bool(self.channels.routes)
 
     def gate(self, graph: str, node: str) -> NodeGate | None:
         """The gate before `node` of `graph`, if the triggers file puts one there."""
@@ -42,7 +46,19 @@ def load_governance(folder: Path) -> Governance:
     texts = [read_text(file, problems) for file in files]
     if problems:
         raise InvalidDocument(tuple(problems))
-    return Governance(RiskRules.load(texts[0], texts[1], (str(files[0]), str(files[1]))))
+    rules = RiskRules.load(texts[0], texts[1], (str(files[0]), str(files[1])))
+    return Governance(rules, load_channels(folder / CHANNELS_FILE))
+
+
+def load_channels(file: Path) -> Channels:
+    """The channels of a file; none when there is no such file. Raises InvalidDocument."""
+    if not file.exists():
+        return Channels()
+    problems: list[str] = []
+    text = read_text(file, problems)
+    if problems:
+        raise InvalidDocument(tuple(problems))
+    return Channels.load(text, str(file))
 
 
 def read_text(file: Path, problems: list[str]) -> str:

@@ -60,6 +60,14 @@ class Settings(BaseSettings):
     connect_timeout_seconds: Annotated[int, Field(ge=1, le=600)] = 5
     statement_timeout_seconds: Seconds = 30.0
 
+    # Where people reach this Keyturn, for the links in messages.
+    public_url: str | None = Field(default=None, pattern=r"^https?://[^/\s?#@]+(/[^\s?#]*)?$")
+    notify_attempts: int = Field(default=30, ge=1, le=1_000)
+    notify_backoff_seconds: Seconds = 5.0
+    notify_backoff_max_seconds: Seconds = 3_600.0
+    # One request of an attempt.
+    notify_timeout_seconds: Annotated[float, Field(gt=0, le=30, allow_inf_nan=False)] = 10.0
+
     @field_validator("database_url")
     @classmethod
     def _database_url_is_postgres(cls, value: str | None) -> str | None:
@@ -99,6 +107,11 @@ class Settings(BaseSettings):
                 f"{ENV_PREFIX}POOL_MIN ({self.pool_min}) is larger than {ENV_PREFIX}POOL_MAX ({self.pool_max})"
             )
         return self
+
+    @property
+    def public_address(self) -> str:
+        """Where people reach this Keyturn, without a slash at the end."""
+        return (self.public_url or f"http://127.0.0.1:{self.port}").rstrip("/")
 
     def require_database_url(self) -> str:
         """The address of the database, for processes that do not run one of their own."""
@@ -165,6 +178,11 @@ def find_app(start: Path) -> Path:
         if (folder / "graphs" / "langgraph.json").is_file():
             return folder / "graphs" / "langgraph.json"
     return Path(__file__).resolve().parent.parent / "graphs" / "langgraph.json"
+
+
+def shipped_config() -> Path:
+    """The configuration that Keyturn ships, which stands in for what a project's own does not have."""
+    return _shipped("config")
 
 
 def _project_folders(start: Path) -> list[Path]:

@@ -127,6 +127,12 @@ class DelegationRequest(Request):
     reason: Text = ""
 
 
+class LinkDecision(Request):
+    """`POST /links/{token}`: all else is in the link."""
+
+    justification: Text = ""
+
+
 class LinkRequest(Request):
     """`POST /approvals/{id}/links`: a link by which `person` decides `verdict` once, within `ttl_seconds`."""
 
@@ -468,6 +474,8 @@ class Explanation(Response):
     filled: Mapping[str, str]
     can_decide: Sequence[str]
     why_not: Mapping[str, str]
+    policy_reason: str = ""
+    frozen_until: datetime | None = None
 
 
 class ExplainRequest(Request):
@@ -487,3 +495,85 @@ class Ready(Response):
     migrations: bool
     workers: int
     detail: str
+
+
+class PolicyText(Request):
+    """`POST /policy/publish`: an approval-policies.yaml whole. `file` is what it is called, for messages."""
+
+    text: Annotated[str, Field(max_length=1_000_000)]
+    file: Name = "approval-policies.yaml"
+
+
+class SimulateRequest(PolicyText):
+    """`POST /policy/simulate`: a file tried on the newest `limit` requests."""
+
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+
+
+class PolicyVersion(Response):
+    """What was published under one number; `versions` holds the number of each policy in it."""
+
+    version: int
+    file: str
+    digest: str
+    versions: Mapping[str, int]
+    published_by: str
+    published_at: datetime
+
+
+class PolicyBookRecord(PolicyVersion):
+    """`GET /policy/versions/{version}`: with the text as it was published."""
+
+    text: str
+
+
+class PolicyVersionList(Response):
+    """`GET /policy/versions`: newest first; `current` is the one that decides, 0 while none is published."""
+
+    success: Literal[True] = True
+    current: int
+    versions: Sequence[PolicyVersion]
+
+
+class PolicyPublished(PolicyVersion):
+    """The answer to publishing: `changed` is false where the same text is published already."""
+
+    success: Literal[True] = True
+    changed: bool
+
+
+class PolicyOutcome(Response):
+    """What a request needs under some policies. `can_decide` are people as they are now."""
+
+    policy: str
+    route: str
+    stages: Sequence[Sequence[Json]]
+    deny_threshold: int
+    justification_required: bool
+    can_decide: Sequence[str]
+
+
+class PolicyDifference(Response):
+    """A past request that would have gone otherwise. `lacking` could decide it and could not any more; `added` the
+    other way round. `changed` names what differs.
+    """
+
+    approval_id: str
+    workflow_id: str
+    requested_at: datetime
+    risk_level: str
+    description: str
+    changed: Sequence[str]
+    before: PolicyOutcome
+    after: PolicyOutcome
+    lacking: Sequence[str]
+    added: Sequence[str]
+    troubles: Sequence[str]
+
+
+class Simulation(Response):
+    """`POST /policy/simulate`: of `replayed` requests those that would have gone otherwise. Nothing was written."""
+
+    success: Literal[True] = True
+    replayed: int
+    differences: Sequence[PolicyDifference]

@@ -16,6 +16,8 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.chores import app as chores
+from orchestrator.chores.message import Links
+from orchestrator.chores.notify import Notifier
 from orchestrator.core.errors import LeaseLost, Poisoned, Unavailable
 from orchestrator.core.model import Status
 from orchestrator.engine.catalog import Catalog
@@ -63,6 +65,8 @@ class Worker:
     watched: bool = False
     # Told of every segment that ended, and as what; for whoever shares the process.
     on_end: Callable[[str, Status], None] | None = None
+    # Makes the links in messages; without, they lead to the request's page.
+    links: Links | None = None
     _running: dict[str, Running] = field(default_factory=dict[str, Running])
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _marks: set[str] = field(default_factory=set[str])
@@ -70,6 +74,13 @@ class Worker:
     _full: bool = False
     _outage: bool = False
     _claiming: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _notifier: Notifier = field(init=False)
+
+    def __post_init__(self) -> None:
+        # A variable that is not set or a mistake in a template is told before anything runs.
+        self._notifier = chores.make_notifier(
+            self.ctx.db, self.ctx.governance, self.settings, clock=self.ctx.clock, links=self.links
+        )
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop`, then drain. Survives a database that goes away and comes back."""
@@ -85,7 +96,7 @@ class Worker:
             self._loop(self._announce, _ANNOUNCE),
             self._loop(self._presence, _PRESENCE),
             self._loop(self._listen, 0.0),
-            self._loop(lambda: chores.work(self.ctx.db), _OUTAGE_PAUSE),
+            self._loop(lambda: chores.work(self._notifier), _OUTAGE_PAUSE),
         ]
         if self.watched:
             loops.append(watch_loop(self.settings.lease_seconds * 2))

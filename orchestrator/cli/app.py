@@ -11,7 +11,7 @@ from typing import Annotated, cast
 
 import typer
 
-from orchestrator.cli import admin, decisions, processes, workflows
+from orchestrator.cli import admin, decisions, policy, processes, workflows
 from orchestrator.cli.output import complain
 from orchestrator.cli.session import REFUSED, UNREACHABLE, USAGE
 from orchestrator.core.errors import InvalidInput, KeyturnError, Unavailable
@@ -26,6 +26,7 @@ for part in (workflows.app, decisions.app, processes.app):
     app.registered_commands.extend(part.registered_commands)
 app.add_typer(admin.people_app, name="people")
 app.add_typer(admin.keys_app, name="keys")
+app.add_typer(policy.policy_app, name="policy")
 
 
 def _show_version(wanted: bool) -> None:

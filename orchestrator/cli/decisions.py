@@ -8,7 +8,7 @@ from typing import Annotated, cast
 import typer
 
 from orchestrator.cli.credentials import UsageError
-from orchestrator.cli.output import Column, Output, ago, complain
+from orchestrator.cli.output import Column, Output, ago, complain, needed
 from orchestrator.cli.session import (
     REFUSED,
     ApprovalId,
@@ -211,16 +211,13 @@ def _show_explanation(output: Output, found: Explanation) -> None:
             ("risk", found.risk_level),
             ("route", found.route),
             ("policy", f"{found.policy} ({', '.join(found.policy_versions)})"),
+            ("because", found.policy_reason),
+            ("frozen until", found.frozen_until),
             ("forbidden by", found.forbidden_by),
             *(("because", f"{reason.get('text')} [{reason.get('rule')}]") for reason in found.reasons),
-            *(("needs", _slots(stage)) for stage in found.stages),
+            *(("needs", needed(stage)) for stage in found.stages),
             *(("approved", f"{name} as {role}") for name, role in found.filled.items()),
             ("can decide", ", ".join(found.can_decide)),
             *((f"not {name}", why) for name, why in found.why_not.items()),
         ]
     )
-
-
-def _slots(stage: object) -> str:
-    slots = cast("list[dict[str, object]]", stage)
-    return " and ".join(f"{slot.get('count', 1)} of {' or '.join(cast('list[str]', slot['any_of']))}" for slot in slots)

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, cast
 
 from pydantic import BaseModel
 from rich.console import Console
@@ -107,6 +107,12 @@ def complain(message: str) -> None:
 def styled(value: str) -> Text:
     """`value`, coloured when it is a risk level or a status."""
     return Text(value, style=_STYLES.get(value, ""))
+
+
+def needed(stage: Sequence[Mapping[str, object]]) -> str:
+    """The slots of one stage, as in `2 of sre or dba and 1 of cto`."""
+    slots = ((slot.get("count", 1), cast("Sequence[str]", slot["any_of"])) for slot in stage)
+    return " and ".join(f"{count} of {' or '.join(roles)}" for count, roles in slots)
 
 
 def ago(at: datetime, now: datetime | None = None) -> str:

@@ -15,10 +15,11 @@ from typing import Final, cast
 from orchestrator.cli.credentials import FILE_NAME, Credentials, read_credentials, write_credentials
 from orchestrator.cli.processes import say
 from orchestrator.cli.running import keep_loaded, run_async, stop_on_signals, worker_context
-from orchestrator.core.errors import KeyturnError, NotFound, Unauthenticated
+from orchestrator.config import POLICIES_FILE, read_text
+from orchestrator.core.errors import InvalidDocument, KeyturnError, NotFound, Unauthenticated
 from orchestrator.embedded import EmbeddedPostgres
 from orchestrator.engine.catalog import Catalog, load_catalog
-from orchestrator.service import identity
+from orchestrator.service import identity, policies
 from orchestrator.service.context import Context
 from orchestrator.service.schema import prepare_database
 from orchestrator.settings import Settings, default_data_dir
@@ -65,6 +66,7 @@ class _Up:
         os.environ.setdefault(LOCAL_CONNECTION, database_url)
         async with worker_context(self.settings) as context:
             credentials = await _credentials(context, self.settings, address(self.listener))
+            await _publish_policies(context, self.settings)
             gates = context.governance.rules.gates
             async with load_catalog(self.settings.app, gates) as catalog, _kept_running(self.postgres):
                 await self._serve_and_work(context, catalog, stop, credentials)
@@ -119,6 +121,18 @@ async def _credentials(context: Context, settings: Settings, url: str) -> Path |
     person = identity.FIRST_PERSON
     write_credentials(file, Credentials(url=url, key=key, person=person, namespace=settings.namespace))
     return file
+
+
+async def _publish_policies(context: Context, settings: Settings) -> None:
+    """Let the configuration folder's policies decide, if they have changed; raises InvalidDocument."""
+    file = settings.config_dir / POLICIES_FILE
+    if not file.exists():
+        return
+    problems: list[str] = []
+    text = read_text(file, problems)
+    if problems:
+        raise InvalidDocument(tuple(problems))
+    await policies.publish_own(context, settings.namespace, text, str(file))
 
 
 async def _is_good(context: Context, kept: Credentials, namespace: str) -> bool:

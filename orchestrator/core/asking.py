@@ -63,9 +63,7 @@ class Asking:
         return changed or None
 
     @classmethod
-    def from_json(
-        cls, kept: Mapping[str, Any] | None, requester: Requester, workflow: Mapping[str, object]
-    ) -> Asking:
+    def from_json(cls, kept: Mapping[str, Any] | None, requester: Requester, workflow: Mapping[str, object]) -> Asking:
         """What `to_json` gave, with who asks and in which workflow."""
         given = {**_USUAL, **(kept or {})}
         auto, quick = given["thresholds"]

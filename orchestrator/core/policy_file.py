@@ -5,6 +5,7 @@ A file is refused with every mistake named by file, line and path. What a policy
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -13,8 +14,9 @@ from typing import Literal, TypeAlias, cast
 
 from pydantic import Field
 
+from orchestrator.core.canonical import canonical_json
 from orchestrator.core.cel import ExpressionError, Facts, PolicyCondition
-from orchestrator.core.documents import DocumentModel, Duration, parse
+from orchestrator.core.documents import DocumentModel, Duration, parse, path_text
 from orchestrator.core.errors import InvalidDocument
 from orchestrator.core.freeze_file import FreezeEntry, freeze_of, freeze_problems
 from orchestrator.core.freezes import never_opens
@@ -27,6 +29,8 @@ _DAY = timedelta(hours=24)
 # What names the action may not change after its approval.
 _FIELD = re.compile(r"estimated_cost|security_findings|metadata|(?:arguments|metadata)(?:\.[^.\s]+)+")
 _VOLATILE = "arguments.<name>, metadata, metadata.<name>, estimated_cost or security_findings"
+# As a person may hold it.
+ROLE = re.compile(r"[a-z][a-z0-9_-]*", re.ASCII)
 MAX_COUNT = 100
 
 
@@ -91,20 +95,20 @@ class PolicyBook:
     policies: tuple[Policy, ...] = ()
 
     @classmethod
-    def load(cls, text: str, file: str, level_roles: Collection[str], version: int = 0) -> PolicyBook:
-        """The book of `text`. `file` is its name for messages; the roles of the risk levels need no declaration.
+    def load(cls, text: str, file: str, level_roles: Collection[str] | None) -> PolicyBook:
+        """The book of `text`. `file` is its name for messages; the roles of the risk levels need no declaration, and
+        None takes any role.
 
         Raises InvalidDocument with every mistake.
         """
         document = parse(text, file)
         written = replace(document, value=_without_nothing(document.value)).validate(PolicyFile)
         placed = sorted(
-            (document.line(path), document.problem(path, what))
-            for path, what in _mistakes(written, frozenset(level_roles))
+            (document.line(path), document.problem(path, what)) for path, what in _mistakes(written, level_roles)
         )
         if placed:
             raise InvalidDocument(tuple(problem for _, problem in placed))
-        return cls(version, tuple(_policy(entry) for entry in written.policies))
+        return cls(0, tuple(_policy(entry) for entry in written.policies))
 
     def numbered(self, version: int, versions: Mapping[str, int]) -> PolicyBook:
         """The same book as it was published: with its version and those of its policies."""
@@ -136,6 +140,29 @@ class PolicyBook:
             return None, ()
         first, *others = doubtful
         return replace(first, beside=(*others, None)), tuple(troubles)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A policy as it stands in a file: its own version if it states one, a digest of the rest, and where it is."""
+
+    version: int | None
+    digest: str
+    place: str
+
+
+def written_policies(text: str, file: str) -> dict[str, Written]:
+    """The policies of a file without mistakes, by name: for telling what has changed between two files."""
+    document = parse(text, file)
+    whole = cast("dict[str, list[dict[str, object]]]", _without_nothing(document.value))
+    found: dict[str, Written] = {}
+    for index, entry in enumerate(whole.get("policies", [])):
+        path = ("policies", index, "version")
+        rest = {key: value for key, value in entry.items() if key != "version"}
+        digest = hashlib.sha256(canonical_json(rest).encode()).hexdigest()
+        place = f"{file}:{document.line(path)}: {path_text(path)}"
+        found[str(entry["name"])] = Written(cast("int | None", entry.get("version")), digest, place)
+    return found
 
 
 def _without_nothing(value: object) -> object:
@@ -183,10 +210,12 @@ def _roles(slot: SlotEntry) -> frozenset[str]:
     return frozenset(slot.any_of or ()) | frozenset([slot.role] if slot.role else [])
 
 
-def _mistakes(written: PolicyFile, level_roles: frozenset[str]) -> Iterator[_Problem]:
+def _mistakes(written: PolicyFile, level_roles: Collection[str] | None) -> Iterator[_Problem]:
     """What the model alone cannot see."""
-    known = frozenset(role for role in (*level_roles, *written.roles) if role.strip())
-    yield from ((("roles", index), "a role is blank") for index, role in enumerate(written.roles) if not role.strip())
+    for index, role in enumerate(written.roles):
+        if not ROLE.fullmatch(role):
+            yield ("roles", index), f"{role!r} is no role; allowed: lower-case letters, digits, _ and -"
+    known = None if level_roles is None else {*level_roles, *filter(ROLE.fullmatch, written.roles)}
     names: set[str] = set()
     for index, entry in enumerate(written.policies):
         path: Path = ("policies", index)
@@ -196,7 +225,7 @@ def _mistakes(written: PolicyFile, level_roles: frozenset[str]) -> Iterator[_Pro
         for part in (_stage_mistakes, _time_mistakes, _field_mistakes):
             yield from (((*path, *inner), what) for inner, what in part(entry))
         for inner, role in _named(entry):
-            if role not in known:
+            if known is not None and role not in known:
                 yield (*path, *inner), _undefined(role, known)
 
 

@@ -161,6 +161,9 @@ def check_vote(
 
 
 def check_open(view: ApprovalView, vote: Vote, now: datetime) -> None:
+    """Refuse what comes after the end of a request, or is for another revision than the present one: Expired,
+    AlreadyResolved, StaleRevision.
+    """
     by_the_clock = view.resolved_by == CLOCK and view.state is ApprovalState.REJECTED
     late = (view.state is ApprovalState.PENDING or by_the_clock) and passed(view.expires_at, now)
     if late or view.state is ApprovalState.EXPIRED:
@@ -317,4 +320,5 @@ def _standing(votes: Sequence[Vote], revision: int) -> dict[str, Vote]:
 
 
 def selves_of(view: ApprovalView) -> frozenset[str]:
+    """Everybody who counts as whoever asks: the requester's side, and who edited the request last (rule 6)."""
     return view.requester.selves | frozenset(name for name in (view.last_editor,) if name)

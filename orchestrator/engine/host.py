@@ -70,7 +70,7 @@ class SegmentHost:
         return _entry(await self._fenced(begin) or {}, token)
 
     async def _check_standing(self, conn: Connection, found: Params, approval_id: str) -> None:
-        """A freeze that began meanwhile holds the effect, and the voters' roles are read once more where that is due."""
+        """A freeze that began meanwhile holds the effect; the voters' roles are read once more where that is due."""
         if BREAK_GLASS in found["flags"]:
             return
         known = [one.freeze for one in (await self._book()).policies if one.name == found["policy"]]

@@ -119,9 +119,7 @@ def _row(lease: Lease, law: Law, interrupt: Interrupt, ask: Ask, situation: Situ
         "requested_at": now,
     }
     judged = (
-        _approval(lease, law, ask, row["node"], now)
-        if ask.kind is Kind.APPROVAL
-        else _question(lease, law, ask, now)
+        _approval(lease, law, ask, row["node"], now) if ask.kind is Kind.APPROVAL else _question(lease, law, ask, now)
     )
     return {**row, **judged}
 

@@ -17,8 +17,8 @@ from langgraph.errors import GraphDrained, GraphRecursionError
 from langgraph.runtime import RunControl
 from langgraph.types import Command, GraphOutput
 
-from orchestrator.core.canonical import redact
 from orchestrator.core.asking import Law
+from orchestrator.core.canonical import redact
 from orchestrator.core.errors import (
     ApprovalLapsed,
     ApproversIneligible,
@@ -34,12 +34,12 @@ from orchestrator.engine import feeding, pause
 from orchestrator.engine.announcing import tell_once
 from orchestrator.engine.catalog import GraphEntry
 from orchestrator.engine.host import SegmentHost
-from orchestrator.engine.standing_approvals import frozen_error, ineligible, ineligible_error
 from orchestrator.engine.lease import Lease
 from orchestrator.engine.persist import fault_within, until_stored
 from orchestrator.engine.render import to_json
 from orchestrator.engine.saver import BarrierSaver, Batches, merged
 from orchestrator.engine.standing import Progress, Standing
+from orchestrator.engine.standing_approvals import frozen_error, ineligible, ineligible_error
 from orchestrator.sdk.runtime import current_host
 from orchestrator.store import approvals, checkpoints, events, segments, workflows
 from orchestrator.store.checkpoints import Batch
@@ -92,7 +92,10 @@ class End:
 class Laws(Protocol):
     """What a namespace's requests are judged by. `tells` says whether anybody is ever told of one."""
 
-    tells: bool
+    @property
+    def tells(self) -> bool:
+        """Whether anybody is told."""
+        ...
 
     async def at(self, namespace: str, policy_version: int, people_version: int) -> Law:
         """The law with these published policies and these people, or newer ones."""
@@ -102,9 +105,7 @@ class Laws(Protocol):
 class Segment:
     """Runs one lease of a workflow on a governed graph."""
 
-    def __init__(
-        self, db: Database, lease: Lease, entry: GraphEntry, laws: Laws, owner: str, clock: Clock
-    ) -> None:
+    def __init__(self, db: Database, lease: Lease, entry: GraphEntry, laws: Laws, owner: str, clock: Clock) -> None:
         self.lease = lease
         self.control = RunControl()
         self._db = db

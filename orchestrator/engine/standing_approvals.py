@@ -37,7 +37,7 @@ def frozen_error(until: datetime, approval_ids: Sequence[str]) -> Frozen:
 def ineligible_error(approval_ids: Sequence[str]) -> ApproversIneligible:
     """The refusal when too few of those who approved still hold their roles."""
     detail = (
-        "too few of those who approved this still hold the roles it needs; nothing ran. Retry the workflow to request it"
-        " anew"
+        "too few of those who approved this still hold the roles it needs; nothing ran. Retry the workflow to request"
+        " it anew"
     )
     return ApproversIneligible(detail, approval_id=approval_ids[0], approval_ids=list(approval_ids))

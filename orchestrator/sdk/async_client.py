@@ -39,7 +39,13 @@ from orchestrator.wire import (
     NewKey,
     PendingList,
     PersonRecord,
+    PolicyBookRecord,
+    PolicyPublished,
+    PolicyText,
+    PolicyVersionList,
     Ready,
+    SimulateRequest,
+    Simulation,
     Submitted,
     VoteRequest,
     WorkflowPage,
@@ -171,6 +177,24 @@ class AsyncKeyturn:
     async def explain_action(self, request: ExplainRequest) -> Explanation:
         """What the rules would say of an action."""
         return await self.send(calls.explain_action(request))
+
+    async def publish_policies(self, text: str, *, file: str = "approval-policies.yaml") -> PolicyPublished:
+        """Let the policies of this file decide from now on."""
+        return await self.send(calls.publish_policies(PolicyText(text=text, file=file)))
+
+    async def simulate_policies(
+        self, text: str, *, file: str = "approval-policies.yaml", limit: int = 100
+    ) -> Simulation:
+        """What the policies of this file would have changed for the newest requests."""
+        return await self.send(calls.simulate_policies(SimulateRequest(text=text, file=file, limit=limit)))
+
+    async def policy_versions(self) -> PolicyVersionList:
+        """What was published, newest first."""
+        return await self.send(calls.policy_versions())
+
+    async def policy_version(self, version: int) -> PolicyBookRecord:
+        """One publication with its text."""
+        return await self.send(calls.policy_version(version))
 
     async def people(self) -> list[PersonRecord]:
         """Everybody of the namespace."""

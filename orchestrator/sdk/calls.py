@@ -33,8 +33,14 @@ from orchestrator.wire import (
     PeopleList,
     PersonRecord,
     PersonRequest,
+    PolicyBookRecord,
+    PolicyPublished,
+    PolicyText,
+    PolicyVersionList,
     Ready,
     RejectRequest,
+    SimulateRequest,
+    Simulation,
     SubmitRequest,
     Submitted,
     VoteRequest,
@@ -276,6 +282,26 @@ def explain_approval(approval_id: str, person: str | None) -> Call[Explanation]:
 def explain_action(request: ExplainRequest) -> Call[Explanation]:
     """What the rules would say of an action. Nothing is written, so it may be sent again."""
     return _post("/policy/explain", Explanation, request)
+
+
+def publish_policies(request: PolicyText) -> Call[PolicyPublished]:
+    """Publish a policy file. The same text again changes nothing."""
+    return _post("/policy/publish", PolicyPublished, request)
+
+
+def simulate_policies(request: SimulateRequest) -> Call[Simulation]:
+    """What a policy file would have changed. Nothing is written, so it may be sent again."""
+    return _post("/policy/simulate", Simulation, request)
+
+
+def policy_versions() -> Call[PolicyVersionList]:
+    """What was published, newest first."""
+    return _get("/policy/versions", PolicyVersionList)
+
+
+def policy_version(version: int) -> Call[PolicyBookRecord]:
+    """One publication with its text."""
+    return _get(_path("policy", "versions", str(version)), PolicyBookRecord)
 
 
 def put_person(person: str, name: str, email: str | None, roles: Sequence[str]) -> Call[PersonRecord]:

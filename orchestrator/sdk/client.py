@@ -43,7 +43,13 @@ from orchestrator.wire import (
     NewKey,
     PendingList,
     PersonRecord,
+    PolicyBookRecord,
+    PolicyPublished,
+    PolicyText,
+    PolicyVersionList,
     Ready,
+    SimulateRequest,
+    Simulation,
     Submitted,
     VoteRequest,
     WorkflowPage,
@@ -181,6 +187,22 @@ class Keyturn:
     def explain_action(self, request: ExplainRequest) -> Explanation:
         """What the rules would say of an action."""
         return self.send(calls.explain_action(request))
+
+    def publish_policies(self, text: str, *, file: str = "approval-policies.yaml") -> PolicyPublished:
+        """Let the policies of this file decide from now on."""
+        return self.send(calls.publish_policies(PolicyText(text=text, file=file)))
+
+    def simulate_policies(self, text: str, *, file: str = "approval-policies.yaml", limit: int = 100) -> Simulation:
+        """What the policies of this file would have changed for the newest requests."""
+        return self.send(calls.simulate_policies(SimulateRequest(text=text, file=file, limit=limit)))
+
+    def policy_versions(self) -> PolicyVersionList:
+        """What was published, newest first."""
+        return self.send(calls.policy_versions())
+
+    def policy_version(self, version: int) -> PolicyBookRecord:
+        """One publication with its text."""
+        return self.send(calls.policy_version(version))
 
     def people(self) -> list[PersonRecord]:
         """Everybody of the namespace."""

@@ -6,9 +6,9 @@ Each holds the workflow, judges with the pure core, and writes what follows in o
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 from orchestrator.core import asking
 from orchestrator.core.actions import action_from
@@ -19,19 +19,19 @@ from orchestrator.core.errors import (
     JustificationRequired,
     NotEditable,
     NotEligible,
+    NothingPending,
     NotOwner,
     ReviewOutstanding,
     SelfApproval,
-    StaleRevision,
 )
 from orchestrator.core.freezes import frozen_until
 from orchestrator.core.json_schema import problems
 from orchestrator.core.matching import Candidate, fill
-from orchestrator.core.model import BREAK_GLASS, Action, ApprovalState, Kind, Status, Verdict, Vote
+from orchestrator.core.model import BREAK_GLASS, Action, ApprovalState, Status, Verdict, Vote
 from orchestrator.core.votes import Identity, check_open, first_stage, resolve, selves_of
 from orchestrator.service.context import Caller, Context
-from orchestrator.service.deciding import Choice, Deciding, judge, unknown_approval
-from orchestrator.service.refusals import audited
+from orchestrator.service.deciding import Choice, Code, Deciding, judge, unknown_approval
+from orchestrator.service.refusals import audited, unknown
 from orchestrator.service.settling import settle
 from orchestrator.store import approvals, decisions, events, workflows
 from orchestrator.store.db import Connection, Params
@@ -61,10 +61,12 @@ async def _held(
         raise unknown_approval(approval_id)
     # What time has done meanwhile must not be overlooked.
     await settle(ctx, caller.namespace, workflow_id)
-    async with audited(ctx, caller, workflow_id, wanted=wanted, approval_id=approval_id):
-        async with ctx.db.transaction() as conn:
-            deciding = await judge(ctx, conn, caller, workflow_id, Choice(None))
-            yield conn, deciding, await approvals.whole(conn, approval_id)
+    async with (
+        audited(ctx, caller, workflow_id, wanted=wanted, approval_id=approval_id),
+        ctx.db.transaction() as conn,
+    ):
+        deciding = await judge(ctx, conn, caller, workflow_id, Choice(None))
+        yield conn, deciding, await approvals.whole(conn, approval_id)
     ctx.db.ring(EVENTS_CHANNEL, workflow_id, patient=True)
     if deciding.workflow["status"] == Status.READY:
         ctx.db.ring(READY_CHANNEL, caller.namespace)
@@ -96,17 +98,18 @@ async def edit(ctx: Context, caller: Caller, approval_id: str, request: EditRequ
         asked = Asking.from_json(whole["asked"], requester, approvals.facts_of_workflow(whole))
         judged = asking.judge(after, asked, law, deciding.now)
         columns = judged.columns(deciding.now)
-        first = (whole["asked"] or {}).get("action") or before.to_json()
+        kept = cast("Mapping[str, Any]", whole["asked"] or {})
+        first: Mapping[str, object] = kept.get("action") or before.to_json()
         whole |= {
             **columns, "state": ApprovalState.PENDING, "revision": whole["revision"] + 1, "action": after.to_json(),
-            "asked": {**(whole["asked"] or {}), "action": first}, "last_editor": caller.person,
+            "asked": {**kept, "action": first}, "last_editor": caller.person,
             "asked_digest": digest(first, judged.terms.volatile_fields), "escalated_at": None,
         }  # fmt: skip
         row |= {name: whole[name] for name in ("revision", "digest", "requirement", "expires_at", "last_editor")}
         whole["tally"] = resolve(view_of(row), deciding.asked.votes(row), deciding.now).tally.to_json()
         await approvals.put(conn, whole)
         await _tell_edited(ctx, conn, deciding, whole, differences, request.justification)
-        code = "revised"
+        code: Code = "revised"
         if columns["decision"] is not None:
             code = await _decided_by_policy(conn, deciding, row, columns)
         told = deciding.told(row, code)
@@ -146,8 +149,10 @@ def _edited(whole: Params, before: Action, given: Mapping[str, object]) -> Actio
 
 
 def _check_schema(whole: Params, after: Action) -> None:
-    payload = whole["payload"]
-    configs: list[Mapping[str, Any]] = payload.get("review_configs") or [] if isinstance(payload, dict) else []
+    payload: Any = whole["payload"]
+    configs = cast(
+        "Sequence[Mapping[str, Any]]", payload.get("review_configs") or () if "review_configs" in payload else ()
+    )
     schema = next((one.get("args_schema") for one in configs if one.get("action_name") == after.operation), None)
     if schema and (told := problems(schema, dict(after.arguments), "arguments")):
         detail = f"the arguments do not fit the tool: {'; '.join(told)}"
@@ -169,7 +174,7 @@ async def _tell_edited(
         await approvals.queue_notices(conn, deciding.caller.namespace, whole["workflow_id"], [notice], ctx.clock())
 
 
-async def _decided_by_policy(conn: Connection, deciding: Deciding, row: Params, columns: Mapping[str, Any]) -> str:
+async def _decided_by_policy(conn: Connection, deciding: Deciding, row: Params, columns: Mapping[str, Any]) -> Code:
     """What the edited action needs nobody for, or what a rule forbids, is settled at once."""
     written = Written(row["approval_id"])
     who = Identity(str(columns["resolved_by"]))
@@ -190,7 +195,9 @@ async def withdraw(ctx: Context, caller: Caller, approval_id: str, request: With
         caller.need("submit")
         row = deciding.row(approval_id)
         if caller.person not in (row["requester"], row["on_behalf_of"]):
-            detail = f"only {row['requester']}, who asked for this, can withdraw it; rejecting or cancelling is possible"
+            detail = (
+                f"only {row['requester']}, who asked for this, can withdraw it; rejecting or cancelling is possible"
+            )
             raise NotOwner(detail, requester=row["requester"])
         check_open(view_of(row), _vote_of(deciding, row, None), deciding.now)
         written = Written(approval_id)
@@ -241,9 +248,7 @@ async def break_glass(ctx: Context, caller: Caller, approval_id: str, request: B
         return deciding.told(row, "resolved")
 
 
-async def _check_may_break(
-    ctx: Context, conn: Connection, deciding: Deciding, row: Params, role: str | None
-) -> None:
+async def _check_may_break(ctx: Context, conn: Connection, deciding: Deciding, row: Params, role: str | None) -> None:
     person = deciding.caller.person
     if role is None or role not in deciding.asked.roles.get(person, frozenset()):
         needed = f"only {role} may break the glass here" if role else "its policy lets nobody break the glass"
@@ -288,9 +293,12 @@ async def review(ctx: Context, caller: Caller, approval_id: str, request: Review
 async def withdraw_workflow(ctx: Context, caller: Caller, workflow_id: str, request: WithdrawRequest) -> Decided:
     """The same by the workflow: what it asks is withdrawn."""
     async with ctx.db.connection() as conn:
-        asked = await approvals.of_workflow(conn, caller.namespace, workflow_id)
-    open_now = [row for row in asked if row["state"] == ApprovalState.PENDING and row["kind"] == Kind.APPROVAL]
-    found = (open_now or asked)[-1:] or [None]
-    if found[0] is None:
-        raise unknown_approval(workflow_id)
-    return await withdraw(ctx, caller, found[0]["approval_id"], request)
+        row = await workflows.get(conn, caller.namespace, workflow_id)
+        asked = await approvals.of_workflow(conn, caller.namespace, workflow_id, ctx.clock())
+    if row is None:
+        raise unknown(workflow_id)
+    if not asked:
+        detail = f"the workflow is {row['status']} and has not asked for a decision; cancelling it is possible"
+        raise NothingPending(detail, status=row["status"])
+    open_now = [one for one in asked if one["state"] == ApprovalState.PENDING]
+    return await withdraw(ctx, caller, (open_now or asked)[-1]["approval_id"], request)

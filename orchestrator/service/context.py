@@ -29,6 +29,11 @@ class Caller:
             detail = f"this needs the permission `{permission}`; this credential has: {held}"
             raise Forbidden(detail, needed=permission)
 
+    def need_any(self, *permissions: str) -> None:
+        """Raise Forbidden unless the credential carries one of `permissions`."""
+        if not self.permissions & set(permissions):
+            self.need(" or ".join(permissions))
+
 
 @dataclass(frozen=True)
 class Context:

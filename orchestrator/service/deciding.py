@@ -52,7 +52,7 @@ _ENDS = {
 }
 _RESPOND = {"respond", "response"}
 # What became of a decision that was not refused.
-Code = Literal["recorded", "replayed", "resolved", "withdrawn", "revised", "auto_approved"]
+Code = Literal["recorded", "replayed", "resolved", "withdrawn", "revised", "auto_approved", "reviewed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,8 +319,8 @@ class Deciding:
 
 def _columns(one: Vote, who: Identity) -> Params:
     return {
-        "revision": one.revision, "voter": one.voter, "acting_for": one.acting_for, "via": who.via, "verdict": one.verdict.value,
-        "roles": sorted(one.roles), "justification": one.justification,
+        "revision": one.revision, "voter": one.voter, "acting_for": one.acting_for, "via": who.via,
+        "verdict": one.verdict.value, "roles": sorted(one.roles), "justification": one.justification,
     }  # fmt: skip
 
 

@@ -2,34 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from datetime import UTC, datetime
 
 from orchestrator.core.actions import action_from
+from orchestrator.core.cel import facts_of
 from orchestrator.core.confidence import route
-from orchestrator.core.errors import NotFound
-from orchestrator.core.matching import fill
-from orchestrator.core.model import Kind, Requester, Requirement, Verdict
-from orchestrator.core.policy import terms_for
+from orchestrator.core.errors import Refusal
+from orchestrator.core.freezes import frozen_until
+from orchestrator.core.model import ApprovalState, Kind, Level, Requester, Requirement, Verdict, Vote
+from orchestrator.core.policy import Policy, terms_for
+from orchestrator.core.policy_file import PolicyBook
+from orchestrator.core.votes import check_vote, resolve
 from orchestrator.service import views
+from orchestrator.service.approvals import current
 from orchestrator.service.context import Caller, Context
-from orchestrator.store import approvals, people
+from orchestrator.store import decisions, delegations, people
 from orchestrator.store.db import Connection, Params
+from orchestrator.store.decisions import Asked, Question, view_of
 from orchestrator.wire import ExplainRequest, Explanation
 
 
 async def approval(ctx: Context, caller: Caller, approval_id: str, person: str | None = None) -> Explanation:
     """Explain a request as it stands; `person` asks why somebody may not decide it. NotFound."""
     caller.need("read")
+    row = await current(ctx, caller, approval_id)
+    requirement = views.requirement_of(row)
     async with ctx.db.connection() as conn:
-        row = await approvals.get(conn, caller.namespace, approval_id, ctx.clock())
-        if row is None:
-            detail = f"there is no approval {approval_id!r}"
-            raise NotFound(detail, approval_id=approval_id)
-        requirement = views.requirement_of(row)
-        requester = Requester(row["requester"], row["on_behalf_of"], row["launched_by"])
         holders = await people.holders(conn, caller.namespace, requirement.roles)
-        votes = [one for one in await approvals.votes(conn, [approval_id]) if not one["superseded"]]
-        why_not = await _why_not(conn, caller, requester, requirement, person)
+        delegates = {
+            str(one["to_person"]) for one in await delegations.list_open(conn, caller.namespace, None, ctx.clock())
+        }
+        asked_of: list[str] = sorted({*holders, *delegates, *([person] if person else [])})
+        question = Question(caller.namespace, row["workflow_id"], asked_of, ctx.clock())
+        (asked,) = await decisions.read(conn, [question])
+    assert asked is not None  # noqa: S101 the approval was found, and so is its workflow
+    stands = next(one for one in asked.approvals if one["approval_id"] == approval_id)
+    closed = row["state"] != ApprovalState.PENDING or row["kind"] == Kind.QUESTION
+    refusals = {name: _refusal(asked, stands, name) for name in asked_of}
+    filling = resolve(view_of(stands), asked.votes(stands), asked.workflow["now"]).tally
+    filled = filling.filled if row["tally"] is None or not closed else ()
     return Explanation(
         risk_level=row["risk_level"],
         reasons=row["reasons"],
@@ -38,10 +49,28 @@ async def approval(ctx: Context, caller: Caller, approval_id: str, person: str |
         policy=row["policy"],
         policy_versions=row["policy_versions"],
         stages=[[slot.to_json() for slot in stage] for stage in requirement.stages],
-        filled=_filled(requirement, holders, votes),
-        can_decide=_can_decide(row, requester, holders),
-        why_not=why_not,
+        filled={one.person: one.role for one in filled} or views.filled_of(row),
+        can_decide=[] if closed else [name for name, refusal in refusals.items() if refusal is None],
+        why_not={person: why} if person and (why := refusals[person]) else {},
     )
+
+
+def _refusal(asked: Asked, row: Params, person: str) -> str | None:
+    """Why somebody may not approve this now, in their own place or another's; None when they may."""
+    principals = [None, *sorted(one for one, to in asked.delegations if to == person)]
+    whys: list[str] = []
+    for principal in principals:
+        roles = asked.roles.get(principal or person, frozenset())
+        now = asked.workflow["now"]
+        vote = Vote(person, Verdict.APPROVE, row["revision"], now, roles, principal, "a reason")
+        try:
+            check_vote(view_of(row), asked.votes(row), vote, now)
+        except Refusal as refusal:
+            held = f"; {person} holds {', '.join(sorted(roles)) or 'no role'}" if refusal.code == "not_eligible" else ""
+            whys.append(f"{refusal.code}: {refusal.detail}{held}")
+        else:
+            return None
+    return whys[0]
 
 
 async def action(ctx: Context, caller: Caller, request: ExplainRequest) -> Explanation:
@@ -52,11 +81,15 @@ async def action(ctx: Context, caller: Caller, request: ExplainRequest) -> Expla
     async with ctx.db.connection() as conn:
         requester = Requester(person, roles=await people.roles_of(conn, caller.namespace, person))
     rules = ctx.governance.rules
-    assessment = rules.assess(wanted, requester, {}, request.confidence)
-    terms = terms_for(assessment.level, rules)
+    facts = facts_of(wanted, requester, {}, request.confidence)
+    assessment = rules.judge(wanted, facts)
+    book = await ctx.books.newest(ctx.db, caller.namespace)
+    policy, troubles = book.look(facts, assessment.level)
+    terms = terms_for(assessment.level, rules, policy)
+    frozen = frozen_until(terms.freeze, ctx.clock() or datetime.now(UTC))
     routing = route(
         assessment.level, terms.auto_approve, request.confidence, request.confidence is not None,
-        forbidden=assessment.forbidden_by is not None,
+        frozen=frozen is not None, forbidden=assessment.forbidden_by is not None,
     )  # fmt: skip
     async with ctx.db.connection() as conn:
         holders = await people.holders(conn, caller.namespace, terms.requirement.roles)
@@ -72,22 +105,20 @@ async def action(ctx: Context, caller: Caller, request: ExplainRequest) -> Expla
         filled={},
         can_decide=sorted(set(holders) - requester.selves),
         why_not=why_not,
+        policy_reason="; ".join([_picked(book, policy, assessment.level), *troubles]),
+        frozen_until=frozen,
     )
 
 
-def _can_decide(row: Params, requester: Requester, holders: Mapping[str, frozenset[str]]) -> list[str]:
-    if row["state"] != "pending" or row["kind"] == Kind.QUESTION:
-        return []
-    return sorted(set(holders) - requester.selves)
-
-
-def _filled(requirement: Requirement, holders: Mapping[str, frozenset[str]], votes: list[Params]) -> dict[str, str]:
-    approved = {
-        one["voter"]: holders[one["voter"]]
-        for one in votes
-        if one["verdict"] == Verdict.APPROVE and one["voter"] in holders
-    }
-    return {taken.person: taken.role for taken in fill(requirement.stages, approved).filled}
+def _picked(book: PolicyBook, policy: Policy | None, level: Level) -> str:
+    """Why these terms stand."""
+    if not book.version:
+        return f"no policies are published, so the defaults of level {level} stand"
+    if policy is None or None in policy.beside:
+        return f"no policy of version {book.version} surely takes it, so the defaults of level {level} stand"
+    condition = policy.match.text if policy.match else "it takes every request"
+    within = f" at {' or '.join(one for one in Level if one in policy.levels)} risk" if policy.levels else ""
+    return f"{policy.name} is the first policy of version {book.version} that takes it{within}: {condition}"
 
 
 async def _why_not(

@@ -28,7 +28,7 @@ _MOST = 100
 
 
 async def settle(ctx: Context, namespace: str, workflow_id: str) -> bool:
-    """Write down what time and newly published policies have changed for a workflow's requests; whether anything was."""
+    """Write down what time and published policies have changed for a workflow's requests; whether anything was."""
     changed = False
     for _ in range(_MOST):
         status = await _one(ctx, namespace, workflow_id)
@@ -140,7 +140,12 @@ async def _time_out(ctx: Context, conn: Connection, deciding: Deciding, row: Par
 
 
 async def _end(
-    conn: Connection, deciding: Deciding, row: Params, state: ApprovalState, who: Identity, decision: Mapping[str, object]
+    conn: Connection,
+    deciding: Deciding,
+    row: Params,
+    state: ApprovalState,
+    who: Identity,
+    decision: Mapping[str, object],
 ) -> None:
     written = Written(row["approval_id"])
     deciding.resolved(row, state, who, decision, written)

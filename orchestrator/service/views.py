@@ -94,10 +94,16 @@ def approval_record(row: Params, votes: Iterable[Params], now: datetime) -> Appr
     )
 
 
+def filled_of(row: Params) -> dict[str, str]:
+    """Who fills a slot, and under which role, as the votes were counted last."""
+    tally = cast("Mapping[str, Any]", row["tally"] or {})
+    return {one["person"]: one["role"] for one in tally.get("filled", ())}
+
+
 def _counted(row: Params) -> dict[str, Any]:
     tally = cast("Mapping[str, Any]", row["tally"] or {})
     return {
-        "filled": {one["person"]: one["role"] for one in tally.get("filled", ())},
+        "filled": filled_of(row),
         "dissent": tally.get("dissent", ()),
         "void": tally.get("void", ()),
     }

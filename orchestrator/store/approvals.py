@@ -86,7 +86,8 @@ UPDATE keyturn.approvals a
        policy_seen = p.policy_seen, requirement = p.requirement, roles = p.roles, terms = p.terms,
        volatile_fields = p.volatile_fields, approval_ttl = p.approval_ttl, due_at = p.due_at,
        expires_at = p.expires_at, escalate_at = p.escalate_at, escalated_at = p.escalated_at, remind_at = p.remind_at,
-       asked = p.asked, asked_digest = p.asked_digest, tally = p.tally, flags = p.flags, bypassed = p.bypassed, review_by = p.review_by, reviewed_by = p.reviewed_by,
+       asked = p.asked, asked_digest = p.asked_digest, tally = p.tally, flags = p.flags, bypassed = p.bypassed,
+       review_by = p.review_by, reviewed_by = p.reviewed_by,
        reviewed_at = p.reviewed_at, review_told_at = p.review_told_at
   FROM json_populate_record(NULL::keyturn.approvals, %(row)s::json) AS p
  WHERE a.approval_id = p.approval_id
@@ -178,7 +179,7 @@ def facts_of_workflow(row: Params) -> dict[str, object]:
 
 
 async def put(conn: Connection, row: Params) -> None:
-    """Write a row that `whole` gave and that was changed. Who decides what has changed meanwhile: nobody, it is held."""
+    """Write a row that `whole` gave and that was changed; its workflow is held, so nobody else has changed it."""
     unchanged = ("payload", "input", "question", "decision")
     await conn.execute(PUT, {"row": as_json({name: row[name] for name in row if name not in unchanged})})
 

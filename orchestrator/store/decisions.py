@@ -85,8 +85,8 @@ class Asked:
     delegations: frozenset[tuple[str, str]] = frozenset()
 
     def votes(self, row: Params) -> list[Vote]:
-        """The standing votes on an approval, each with the roles that its voter, or whom they act for, holds now: a role
-        that was taken away voids it (rule 5).
+        """The standing votes on an approval, each with the roles that its voter, or whom they act for, holds now: a
+        role that was taken away voids it (rule 5).
         """
         return [self._vote(one) for one in row["votes"]]
 

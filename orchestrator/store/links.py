@@ -1,4 +1,4 @@
-"""Links in messages: the key they are signed with, and which were used. Whether one is right is decided in the service."""
+"""Links in messages: the key they are signed with, and which were used. Which is right is decided in the service."""
 
 from __future__ import annotations
 

@@ -44,8 +44,8 @@ class Release:
 class Parts:
     """What one commit writes. Without `release` it is a barrier, and the lease goes on.
 
-    `approvals` are rows whose JSON columns are plain values, `ended` approvals that are good no longer and `ended_as` what
-    became of them, `notices` ask for people to be told. An approval is executed when the workflow completes
+    `approvals` are rows whose JSON columns are plain values, `ended` approvals that are good no longer and `ended_as`
+    what became of them, `notices` ask for people to be told. An approval is executed when the workflow completes
     (`executed`), or when the node that asked has completed with its effects (one of `completed`); one that an effect of
     the ledger is bound to, when that effect finishes.
     """
@@ -94,7 +94,8 @@ def _written(parts: Parts, contents: list[bytes | None]) -> Params:
     return {
         **checkpoints.columns(parts.batch, contents), "delivered": parts.delivered or None, "executed": parts.executed,
         "completed": parts.completed or None, "approvals": parts.approvals or None, "ended": parts.ended or None,
-        "ended_as": parts.ended_as, "notices": parts.notices or None, "node": parts.node, "risk": parts.risk, **events.columns(parts.events),
+        "ended_as": parts.ended_as, "notices": parts.notices or None,
+        "node": parts.node, "risk": parts.risk, **events.columns(parts.events),
         **_ended(parts.release, checkpointed=bool(parts.batch.checkpoints)),
     }  # fmt: skip
 

@@ -22,7 +22,7 @@ from orchestrator.service.identity import Keyring
 from orchestrator.settings import Settings
 from orchestrator.store.db import Database
 from orchestrator.telemetry import Telemetry
-from orchestrator.web import admin, approvals, health, stream, workflows
+from orchestrator.web import admin, approvals, delegations, health, links, policies, stream, workflows
 from orchestrator.web.auth import authenticated
 from orchestrator.web.counting import Counting
 from orchestrator.web.hub import Hub
@@ -71,8 +71,17 @@ def create_app(settings: Settings, *, context: Context | None = None, clock: Clo
     )
     app.state.parts = parts
     app.include_router(health.router)
+    # A link is its own credential.
+    app.include_router(links.router)
     # approvals first: `/workflows/pending` is not a workflow.
-    for router in (approvals.router, workflows.router, stream.router, admin.router):
+    for router in (
+        approvals.router,
+        workflows.router,
+        stream.router,
+        admin.router,
+        delegations.router,
+        policies.router,
+    ):
         app.include_router(router, dependencies=[Depends(authenticated)])
     install_problems(app)
     app.add_middleware(Limits)

@@ -4,22 +4,34 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 
+from orchestrator.core.errors import Refusal
 from orchestrator.core.model import Level, Route
-from orchestrator.service import approvals, explain
-from orchestrator.web.auth import Ctx, Decider, Reader
+from orchestrator.service import acting, approvals, explain, links
+from orchestrator.web.auth import Ctx, Decider, Reader, Submitter
+from orchestrator.web.problems import status_of
 from orchestrator.web.workflows import Exact, IdempotencyKey
 from orchestrator.wire import (
     AnswerRequest,
     ApprovalRecord,
     ApproveRequest,
+    BatchRequest,
+    BatchResult,
+    BatchResults,
+    BreakGlassRequest,
     Decided,
+    Edited,
+    EditRequest,
     ExplainRequest,
     Explanation,
+    LinkRecord,
+    LinkRequest,
     PendingList,
     RejectRequest,
+    ReviewRequest,
     VoteRequest,
+    WithdrawRequest,
 )
 
 router = APIRouter(tags=["approvals"])
@@ -69,6 +81,59 @@ async def vote(
 ) -> Decided:
     """Vote on this approval."""
     return await approvals.vote(ctx, who, approval_id, body, idempotency_key)
+
+
+@router.post("/approvals/batch")
+async def batch(ctx: Ctx, who: Decider, body: BatchRequest) -> BatchResults:
+    """Up to 100 decisions, each judged alone; each has its own result."""
+    outcomes = await approvals.batch(ctx, who, body)
+    asked = [one.approval_id for one in body.decisions]
+    return BatchResults(results=[_result(*pair) for pair in zip(asked, outcomes, strict=True)])
+
+
+def _result(approval_id: str, outcome: Decided | Refusal) -> BatchResult:
+    if isinstance(outcome, Refusal):
+        status = status_of(outcome)
+        return BatchResult(approval_id=approval_id, status=status, code=outcome.code, detail=outcome.detail)
+    return BatchResult(
+        approval_id=approval_id, status=200, code=outcome.code, state=outcome.state, workflow_id=outcome.workflow_id
+    )
+
+
+@router.post("/approvals/{approval_id}/edit")
+async def edit(ctx: Ctx, who: Decider, approval_id: str, body: EditRequest) -> Edited:
+    """Change what is asked: the next revision, judged anew; all votes are void, and the editor cannot approve it."""
+    return await acting.edit(ctx, who, approval_id, body)
+
+
+@router.post("/approvals/{approval_id}/withdraw")
+async def withdraw(ctx: Ctx, who: Submitter, approval_id: str, body: WithdrawRequest | None = None) -> Decided:
+    """End one's own request, and its workflow with it."""
+    return await acting.withdraw(ctx, who, approval_id, body or WithdrawRequest())
+
+
+@router.post("/workflows/{workflow_id}/withdraw")
+async def withdraw_workflow(ctx: Ctx, who: Submitter, workflow_id: str, body: WithdrawRequest | None = None) -> Decided:
+    """The same by the workflow."""
+    return await acting.withdraw_workflow(ctx, who, workflow_id, body or WithdrawRequest())
+
+
+@router.post("/approvals/{approval_id}/break-glass")
+async def break_glass(ctx: Ctx, who: Decider, approval_id: str, body: BreakGlassRequest | None = None) -> Decided:
+    """Run at once what others have not approved, through a freeze too; everybody skipped is told, a review is owed."""
+    return await acting.break_glass(ctx, who, approval_id, body or BreakGlassRequest())
+
+
+@router.post("/approvals/{approval_id}/review")
+async def review(ctx: Ctx, who: Decider, approval_id: str, body: ReviewRequest | None = None) -> Decided:
+    """Review what was run by break-glass."""
+    return await acting.review(ctx, who, approval_id, body or ReviewRequest())
+
+
+@router.post("/approvals/{approval_id}/links", status_code=201)
+async def link(request: Request, ctx: Ctx, who: Decider, approval_id: str, body: LinkRequest) -> LinkRecord:
+    """A link by which a person decides once."""
+    return await links.create(ctx, who, approval_id, body, str(request.base_url).rstrip("/"))
 
 
 @router.post("/approvals/{approval_id}/answer")

@@ -17,14 +17,14 @@ from orchestrator.service.context import Caller, Context
 from orchestrator.web.parts import Parts, parts_of
 
 # Declared for the OpenAPI document; the refusals are ours, as problem documents.
-_bearer = HTTPBearer(auto_error=False, bearerFormat="kt_<id>_<secret>", description="An API key as a bearer token")
-_header = APIKeyHeader(name="X-API-Key", auto_error=False, description="The same key in a header of its own")
+BEARER = HTTPBearer(auto_error=False, bearerFormat="kt_<id>_<secret>", description="An API key as a bearer token")
+KEY_HEADER = APIKeyHeader(name="X-API-Key", auto_error=False, description="The same key in a header of its own")
 
 
 async def presented_key(
     request: Request,
-    bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
-    header: Annotated[str | None, Security(_header)],
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Security(BEARER)],
+    header: Annotated[str | None, Security(KEY_HEADER)],
 ) -> str:
     """The key as it was sent; raises Unauthenticated when none was, or one of another scheme."""
     if bearer is not None:
@@ -49,11 +49,11 @@ async def context(request: Request) -> Context:
     return (await parts_of(request)).context
 
 
-def permitted(permission: str) -> Callable[[Caller], Awaitable[Caller]]:
-    """A dependency: the caller, whose credential must carry `permission`. The service checks it once more."""
+def permitted(*permissions: str) -> Callable[[Caller], Awaitable[Caller]]:
+    """A dependency: the caller, whose credential must carry one of `permissions`. The service checks it once more."""
 
     async def check(who: Annotated[Caller, Depends(authenticated)]) -> Caller:
-        who.need(permission)
+        who.need_any(*permissions)
         return who
 
     return check
@@ -63,5 +63,6 @@ Submitter = Annotated[Caller, Depends(permitted("submit"))]
 Reader = Annotated[Caller, Depends(permitted("read"))]
 Decider = Annotated[Caller, Depends(permitted("decide"))]
 Admin = Annotated[Caller, Depends(permitted("admin"))]
+AdminOrAuditor = Annotated[Caller, Depends(permitted("admin", "audit"))]
 Ctx = Annotated[Context, Depends(context)]
 Using = Annotated[Parts, Depends(parts_of)]

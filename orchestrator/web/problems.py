@@ -100,9 +100,14 @@ class ProblemResponse(JSONResponse):
     media_type = MEDIA_TYPE
 
 
+def status_of(error: KeyturnError) -> HTTPStatus:
+    """The HTTP status that an error has."""
+    return STATUS.get(error.code, _INTERNAL)
+
+
 def problem(error: KeyturnError) -> ProblemResponse:
     """The answer to an error: its status, its problem document and the headers that go with it."""
-    status = STATUS.get(error.code, _INTERNAL)
+    status = status_of(error)
     if status is _INTERNAL:
         _log.error("a request failed with %s: %s", error.code, error.detail)
         return unexplained()

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 
 from orchestrator.chores import app as chores
+from orchestrator.chores.notify import Notifier
 from tests.harness import Keyturn
 
 
@@ -22,7 +23,7 @@ async def test_retention_forgets_old_idempotency_keys_and_long_dead_workers(keyt
     app = chores.make_app(keyturn.ctx.db.url)
     async with app.open_async():
         await app.configure_task(chores.RETENTION).defer_async(timestamp=0)
-    working = asyncio.create_task(chores.work(keyturn.ctx.db))
+    working = asyncio.create_task(chores.work(Notifier(keyturn.ctx.db)))
     try:
         async with asyncio.timeout(20):
             while True:

@@ -27,7 +27,7 @@ from orchestrator.core.errors import StepFailed
 from orchestrator.core.risk import RiskRules
 from orchestrator.sdk.runbooks import load_runbook, load_runbooks
 from orchestrator.settings import ENV_PREFIX, Settings
-from orchestrator.web import admin, approvals, health, stream, workflows
+from orchestrator.web import admin, approvals, health, policies, stream, workflows
 from orchestrator.web.problems import STATUS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -245,7 +245,7 @@ def test_every_variable_named_is_read_somewhere(page: Path) -> None:
 
 
 def test_the_table_of_routes_is_complete() -> None:
-    routers = (admin.router, approvals.router, health.router, stream.router, workflows.router)
+    routers = (admin.router, approvals.router, health.router, policies.router, stream.router, workflows.router)
     routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
     served = {f"{method} {route.path}" for route in routes for method in route.methods or ()}
     text = (REPOSITORY / "docs" / "api.md").read_text(encoding="utf-8")

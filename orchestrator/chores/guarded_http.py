@@ -1,0 +1,174 @@
+"""HTTP to addresses that others have a say in: https only, no redirects, nothing in one's own network.
+
+A name is resolved once, every address it has must be allowed, and the connection goes to one of those very addresses:
+what the name says afterwards does not matter. The name stays in Host and in the TLS handshake.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+import httpx
+
+from orchestrator.chores.message import Undeliverable, Undelivered
+
+Resolver: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
+_Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_PORTS: Final = {"https": 443, "http": 80}
+_LONGEST_ANSWER: Final = 64 * 1024
+_RETRY_LATER: Final = frozenset((429, 503))
+# What ends an attempt for good: the receiver says that this address or this message will never do.
+_HOPELESS: Final = frozenset((400, 404, 405, 410, 413, 414, 415, 422))
+
+
+def _networks(*texts: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+    return tuple(ipaddress.ip_network(text) for text in texts)
+
+
+# Where another address hides in this one, or where nobody's receiver can be. Denied always, switches or not.
+_NEVER: Final = _networks(
+    "0.0.0.0/8", "169.254.0.0/16", "192.0.0.0/24", "192.88.99.0/24", "224.0.0.0/4", "240.0.0.0/4",
+    "168.63.129.16/32",  # the host of a cloud's machines, by a public address
+    "::/128", "::ffff:0:0/96", "::ffff:0:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48", "100::/64", "2001::/23",
+    "2002::/16", "fe80::/10", "fec0::/10", "ff00::/8",
+)  # fmt: skip
+# One's own machine and network, which a channel may be allowed.
+_PRIVATE: Final = _networks(
+    "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "::1/128", "fc00::/7"
+)
+
+
+def allowed(address: str, *, private: bool) -> bool:
+    """Whether a connection to this address may be made."""
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    if _within(found, _NEVER) or found.is_multicast or found.is_unspecified:
+        return False
+    if _within(found, _PRIVATE):
+        return private
+    # IPv4-compatible and documentation addresses, and whatever else is no place on the internet.
+    return found.is_global and not found.is_reserved
+
+
+def _within(address: _Address, networks: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> bool:
+    return any(address in network for network in networks if network.version == address.version)
+
+
+async def system_resolver(host: str, port: int) -> Sequence[str]:
+    """The addresses that this machine knows for a name."""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back: a status and the beginning of a body."""
+
+    status: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class GuardedHttp:
+    """A client that is allowed little. `verify` is whom TLS trusts; `seconds` bounds one request altogether."""
+
+    allow_private: bool = False
+    allow_http: bool = False
+    resolver: Resolver = system_resolver
+    verify: ssl.SSLContext | None = None
+    seconds: float = 15.0
+
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+        """Send a POST. Raises Undelivered when there is no good answer, Undeliverable when there will not be one."""
+        return await self._request("POST", url, body, headers)
+
+    async def get(self, url: str, headers: Mapping[str, str]) -> Answer:
+        """Send a GET; as `post`."""
+        return await self._request("GET", url, b"", headers)
+
+    async def _request(self, method: str, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+        target = self._target(url)
+        try:
+            async with asyncio.timeout(self.seconds):
+                address = await self._resolve(target.host, target.port or _PORTS[target.scheme])
+                answer, asked = await self._send(method, target, address, body, headers)
+        except TimeoutError:
+            raise Undelivered(f"{target.host} did not answer within {self.seconds:g} s") from None
+        except (httpx.HTTPError, OSError) as error:
+            # The address is not repeated: its path may be a secret.
+            raise Undelivered(f"{target.host}: {type(error).__name__}") from None
+        _check(target.host, answer.status, asked)
+        return answer
+
+    def _target(self, url: str) -> httpx.URL:
+        try:
+            target = httpx.URL(url)
+        except httpx.InvalidURL:
+            raise Undeliverable("the channel's url is no address") from None
+        schemes = ("https", "http") if self.allow_http else ("https",)
+        if target.scheme not in schemes or not target.host or target.userinfo:
+            raise Undeliverable(f"the channel's url must be {' or '.join(schemes)}://, a host, and no user or password")
+        return target
+
+    async def _resolve(self, host: str, port: int) -> str:
+        try:
+            found = list(await self.resolver(host, port))
+        except (socket.gaierror, UnicodeError):
+            raise Undelivered(f"{host}: there is no such host") from None
+        if not found:
+            raise Undelivered(f"{host}: there is no such host")
+        if not all(allowed(address, private=self.allow_private) for address in found):
+            hint = "" if self.allow_private else "; a receiver of your own needs allow_private: true"
+            raise Undeliverable(f"{host} is at an address that messages are not sent to{hint}")
+        return found[0]
+
+    async def _send(
+        self, method: str, target: httpx.URL, address: str, body: bytes, headers: Mapping[str, str]
+    ) -> tuple[Answer, float | None]:
+        host = target.netloc.decode("ascii")
+        request = httpx.Request(
+            method, target.copy_with(host=address), content=body,
+            headers={**headers, "Host": host, "User-Agent": "keyturn", "Accept-Encoding": "identity"},
+            extensions={
+                "sni_hostname": target.raw_host.decode("ascii"),
+                "timeout": dict.fromkeys(("connect", "read", "write", "pool"), self.seconds),
+            },
+        )  # fmt: skip
+        # The transport itself: it follows no redirects, asks no proxy, and does not log addresses.
+        async with httpx.AsyncHTTPTransport(verify=self.verify or True, trust_env=False, retries=0) as transport:
+            response = await transport.handle_async_request(request)
+            try:
+                content = bytearray()
+                async for chunk in response.aiter_raw():
+                    content += chunk
+                    if len(content) > _LONGEST_ANSWER:
+                        break
+            finally:
+                await response.aclose()
+        return Answer(response.status_code, bytes(content[:_LONGEST_ANSWER])), _seconds(response.headers)
+
+
+def _seconds(headers: httpx.Headers) -> float | None:
+    """What Retry-After asks for, where it is a number."""
+    text = headers.get("retry-after", "")
+    return float(text) if text.isascii() and text.isdigit() else None
+
+
+def _check(host: str, status: int, asked: float | None) -> None:
+    if httpx.codes.is_success(status):
+        return
+    if httpx.codes.is_redirect(status):
+        raise Undeliverable(f"{host} answered {status}: redirects are not followed")
+    if status in _HOPELESS:
+        raise Undeliverable(f"{host} answered {status}")
+    raise Undelivered(f"{host} answered {status}", asked if status in _RETRY_LATER else None)

@@ -1,0 +1,116 @@
+"""The routes of `/links`: a page that changes nothing, and the decision. The link itself says who may do what."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Annotated
+from urllib.parse import parse_qs
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import HTMLResponse, Response
+from fastapi.security.http import HTTPAuthorizationCredentials
+from pydantic import ValidationError
+
+from orchestrator.core.canonical import canonical_json, redact
+from orchestrator.core.errors import KeyturnError
+from orchestrator.service import links
+from orchestrator.service.context import Caller
+from orchestrator.store.db import Params
+from orchestrator.web.auth import BEARER, KEY_HEADER, Ctx
+from orchestrator.web.parts import parts_of
+from orchestrator.web.problems import Malformed, status_of
+from orchestrator.wire import Decided, LinkDecision
+
+router = APIRouter(tags=["links"])
+
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'"
+    ),
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+}
+_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<meta name="robots" content="noindex"><title>Keyturn</title>
+<style>body{{font:16px/1.5 system-ui,sans-serif;max-width:42rem;margin:2rem auto;padding:0 1rem}}
+dt{{font-weight:600}}pre{{white-space:pre-wrap;background:#f4f4f4;padding:.8rem}}
+label,input,button{{font:inherit;display:block;margin:.4rem 0}}input{{width:100%;box-sizing:border-box}}</style>
+{content}</html>"""
+
+
+async def _credential(
+    request: Request,
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)],
+    header: Annotated[str | None, Depends(KEY_HEADER)],
+) -> Caller | None:
+    """Whoever shows a credential of their own beside the link: in a header, or in the form of the page."""
+    key = bearer.credentials if bearer else header or (await _form(request)).get("key")
+    return await (await parts_of(request)).keyring.authenticate(key) if key else None
+
+
+async def _form(request: Request) -> dict[str, str]:
+    """The fields of the page's form, or of a JSON body."""
+    if request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
+        return {name: values[-1] for name, values in parse_qs((await request.body()).decode()).items()}
+    return {}
+
+
+async def _justification(request: Request) -> str:
+    content = await request.body()
+    try:
+        return LinkDecision.model_validate_json(content).justification if content.strip() else ""
+    except ValidationError as error:
+        raise Malformed('a link takes no body, a form, or {"justification": …}') from error
+
+
+@router.get("/links/{token}", response_class=HTMLResponse)
+async def look(ctx: Ctx, token: str) -> HTMLResponse:
+    """What the link would decide. Looking changes nothing."""
+    try:
+        link, row, used = await links.look(ctx, token)
+    except KeyturnError as error:
+        return _page(f"<h1>{escape(error.title)}</h1><p>{escape(error.detail)}</p>", status_of(error))
+    return _page(_request(link, row, used=used))
+
+
+@router.post("/links/{token}", response_model=Decided)
+async def decide(
+    request: Request,
+    ctx: Ctx,
+    token: str,
+    who: Annotated[Caller | None, Depends(_credential)],
+) -> Response | Decided:
+    """Decide by the link: once, and for a high risk only with the credential of the person it was made for."""
+    form = await _form(request)
+    if not form:
+        return await links.decide(ctx, token, await _justification(request), who)
+    try:
+        decided = await links.decide(ctx, token, form.get("justification", ""), who)
+    except KeyturnError as error:
+        return _page(f"<h1>{escape(error.title)}</h1><p>{escape(error.detail)}</p>", status_of(error))
+    return _page(f"<h1>Done</h1><p>The request is {escape(decided.state)}.</p>")
+
+
+def _page(content: str, status: int = 200) -> HTMLResponse:
+    return HTMLResponse(_PAGE.format(content=content), status, headers=_HEADERS)
+
+
+def _request(link: links.Link, row: Params, *, used: bool) -> str:
+    """The request as an approver sees it, and the one button that the link stands for."""
+    reasons = "".join(f"<li>{escape(str(reason['text']))}</li>" for reason in row["reasons"])
+    action = escape(canonical_json(redact(row["action"]))) if row["action"] else ""
+    facts = {
+        "Risk": row["risk_level"], "Asked by": row["requester"], "Due": row["due_at"].isoformat(timespec="minutes"),
+        "State": row["state"], "You are": link.person,
+    }  # fmt: skip
+    listed = "".join(f"<dt>{name}</dt><dd>{escape(str(value))}</dd>" for name, value in facts.items())
+    head = f"<h1>{escape(row['description'] or row['node'])}</h1><dl>{listed}</dl><ul>{reasons}</ul><pre>{action}</pre>"
+    if used or row["state"] != "pending" or row["revision"] != link.revision:
+        why = "This link was used." if used else "This cannot be decided by this link any more."
+        return f"{head}<p>{why}</p>"
+    key = '<label>Your key<input name="key" type="password" autocomplete="off" required></label>'
+    return (
+        f'{head}<form method="post"><label>Why<input name="justification" maxlength="4000"></label>'
+        f"{key if links.needs_credential(row) else ''}<button>{link.verdict.value.title()}</button></form>"
+    )
