@@ -36,7 +36,7 @@ async def submit(table: Table, step: Step) -> Outcome:
         return Outcome.of(answer)
     request.workflow_id = str(answer.body["workflow_id"])
     table.requests[request.req] = request
-    await table.world.drive(request.graph, one_step=True)
+    await table.world.drive(request.graph, to_the_gate=True)
     return await _asked(table, request, answer)
 
 

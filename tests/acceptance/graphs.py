@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, TypedDict, cast
+from typing import Any, TypedDict
 
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import interrupt
@@ -12,7 +12,7 @@ from langgraph.types import interrupt
 from orchestrator.sdk import PURE, effect
 from orchestrator.sdk.gate import Decision
 from orchestrator.sdk.runtime import host
-from tests.acceptance.running_instead import PLANTED, RAN, RESUMED_WITH
+from tests.acceptance.running_instead import PASSING, PLANTED, RAN, RESUMED_WITH
 
 
 class State(TypedDict, total=False):
@@ -24,9 +24,15 @@ def gate(state: State) -> State:
     payload = {"type": "approval", "editable": True, **state["ask"]}
     if payload.get("confidence") == "nan":
         payload["confidence"] = math.nan
-    found = interrupt(payload)
-    RESUMED_WITH.setdefault(host().workflow_id, []).append(found)
-    return {"decision": cast("dict[str, Any]", found)}
+    return {"decision": passed(interrupt(payload))}
+
+
+def passed(found: Any) -> Any:
+    """Note what the graph was resumed with, and stop the worker where it is to stop here."""
+    workflow_id = host().workflow_id
+    RESUMED_WITH.setdefault(workflow_id, []).append(found)
+    PASSING.get(workflow_id, lambda: None)()
+    return found
 
 
 async def run(state: State) -> State:
@@ -52,9 +58,7 @@ class Tools(TypedDict, total=False):
 
 def tools(state: Tools) -> Tools:
     """An agent's tool call in the dialect of LangChain's middleware; what may be run is what comes back."""
-    found = cast("dict[str, Any]", interrupt(state["ask"]))
-    RESUMED_WITH.setdefault(host().workflow_id, []).append(found)
-    return {"decisions": list(found["decisions"])}
+    return {"decisions": list(passed(interrupt(state["ask"]))["decisions"])}
 
 
 async def call(state: Tools) -> Tools:

@@ -26,7 +26,7 @@ async def play(table: Table) -> None:
         place = f"row {number} {dict(given)}"
         body = {"graph": f"row_{number}", "title": "routing", "input": {"ask": _ask(given)}}
         submitted = world.must(await world.call("POST", "/workflows", REQUESTER, body))
-        await world.drive(f"row_{number}", one_step=True)
+        await world.drive(f"row_{number}", to_the_gate=True)
         workflow = await world.get(f"/workflows/{submitted['workflow_id']}")
         approvals = cast("list[dict[str, Any]]", workflow["approvals"])
         if not approvals:

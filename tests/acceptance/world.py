@@ -17,6 +17,7 @@ import httpx
 
 from orchestrator.service.dispatch import Claimer
 from orchestrator.worker import Worker
+from tests.acceptance.running_instead import PASSING
 from tests.acceptance.times import Clock
 from tests.acceptance.translating import person_name, role_name
 from tests.harness import Keyturn, running
@@ -108,9 +109,9 @@ class World:
 
     # The worker
 
-    async def drive(self, graph: str, *, one_step: bool = False) -> None:
-        """Let a worker run what is ready of one graph until nothing is; with `one_step` it hands each workflow back
-        after the superstep it is in, as one that is told to stop does.
+    async def drive(self, graph: str, *, to_the_gate: bool = False) -> None:
+        """Let a worker run what is ready of one graph until nothing is. With `to_the_gate` it is told to stop when the
+        gate is passed, and hands the workflow back before what is behind the gate runs.
         """
         worker = Worker(self.keyturn.ctx, self.keyturn.catalog, self.keyturn.settings)
         only = replace_entries(self.keyturn, graph)
@@ -122,10 +123,11 @@ class World:
             for lease in leases:
                 worker._start(lease)
             segments = list(worker._running.values())
-            for one in segments if one_step else ():
-                one.segment.control.request_drain()
+            if to_the_gate:
+                PASSING.update({one.segment.lease.workflow_id: one.segment.control.request_drain for one in segments})
             await asyncio.gather(*(one.task for one in segments))
-            if one_step:
+            PASSING.clear()
+            if to_the_gate:
                 return
         message = f"{graph} was still ready after {_MOST_ROUNDS} leases"
         raise AssertionError(message)
