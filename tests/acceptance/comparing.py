@@ -15,6 +15,7 @@ from tests.acceptance.translating import person_name, role_name
 _STATES = {"denied": "rejected", "deny": "rejected", "refused": "unroutable", "canceled": "cancelled"}
 RESUMES = {"approved", "answered"}
 CANCELS = {"rejected", "expired", "withdrawn", "cancelled"}
+ENDED = {"workflow-rejected", "workflow-timed-out", "workflow-cancelled"}
 
 
 class Differences(list[str]):
@@ -44,14 +45,18 @@ def near(expected: Sequence[datetime], got: object) -> bool:
 
 
 def outbox(events: Sequence[Body]) -> list[str]:
-    """The commands that a workflow's resolutions issued: the run is resumed or cancelled, once each."""
+    """The commands that a workflow's resolutions issued: the run is resumed or cancelled, once each.
+
+    A rejection cancels where the workflow ended with it; a gate that wants to hear of it is resumed.
+    """
     found: list[str] = []
     for event in events:
         data = mapping(event["data"], "event")
         if event["type"] not in {"confirmation-resolved", "approval-withdrawn"} or "state" not in data:
             continue
+        ended = any(one["type"] in ENDED and one["seq"] > event["seq"] for one in events)  # pyright: ignore[reportOperatorIssue]
         state = str(data["state"])
-        if state in RESUMES:
+        if state in RESUMES or (state == "rejected" and not ended):
             found.append("resume")
         elif state in CANCELS:
             found.append("cancel")

@@ -177,8 +177,8 @@ async def _executed(table: Table, request: Request) -> Outcome:
     workflow, approval = await table.workflow(request), await table.approval(request)
     if workflow["status"] == "failed" or (workflow["status"] == "ready" and workflow["reason"]):
         return Outcome.stopped(workflow, 409)
-    state = str(approval.get("state"))
-    return Outcome(200 if state == "executed" else 409, state, f"the workflow is {workflow['status']}")
+    state, status = str(approval.get("state")), str(workflow["status"])
+    return Outcome(200 if status == "completed" else 409, state, f"the workflow is {status}")
 
 
 # Links
@@ -227,5 +227,6 @@ async def _seen(table: Table, request: Request) -> object:
 
 
 async def link_post(table: Table, step: Step) -> Outcome:
-    """As the page's button does it."""
-    return Outcome.of(await table.world.call("POST", table.links[step.text("link")], step.maybe("by")))
+    """As the page's form does it, with a reason."""
+    body = {"justification": _justification(step, {}, translating.needs_justification)}
+    return Outcome.of(await table.world.call("POST", table.links[step.text("link")], step.maybe("by"), body))

@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import interrupt
 
-from orchestrator.sdk import PURE, effect
+from orchestrator.sdk import PURE, effect, request_approval
 from orchestrator.sdk.gate import Decision
 from orchestrator.sdk.runtime import host
 from tests.acceptance.running_instead import PASSING, PLANTED, RAN, RESUMED_WITH
@@ -21,10 +21,10 @@ class State(TypedDict, total=False):
 
 
 def gate(state: State) -> State:
-    payload = {"type": "approval", "editable": True, **state["ask"]}
-    if payload.get("confidence") == "nan":
-        payload["confidence"] = math.nan
-    return {"decision": passed(interrupt(payload))}
+    ask = state["ask"]
+    if ask.get("confidence") == "nan":  # JSON cannot carry it: a graph's own code says it
+        return {"decision": request_approval(ask["action"], confidence=math.nan).to_json()}
+    return {"decision": passed(interrupt({"type": "approval", "editable": True, **ask}))}
 
 
 def passed(found: Any) -> Any:
