@@ -29,7 +29,7 @@ class Governance:
     @property
     def tells(self) -> bool:
         """Whether anybody is told of a request."""
-        return bool(self.channels.routes)
+        return self.channels.active
 
     def gate(self, graph: str, node: str) -> NodeGate | None:
         """The gate before `node` of `graph`, if the triggers file puts one there."""

@@ -91,6 +91,7 @@ def configure_logging(level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # Each request is in the figures; these would say it again at every call.
-    for noisy in ("httpx", "httpcore", "uvicorn.access"):
+    # Each request is in the figures; these would say it again at every call, and Procrastinate has a trace for each
+    # attempt at a delivery that is to be repeated.
+    for noisy in ("httpx", "httpcore", "uvicorn.access", "procrastinate"):
         logging.getLogger(noisy).setLevel(max(root.level, logging.WARNING))

@@ -26,6 +26,7 @@ from orchestrator.chores.notify import Notifier, PageLinks
 from orchestrator.chores.senders import make_senders
 from orchestrator.chores.templates import Templates
 from orchestrator.config import Governance
+from orchestrator.core.errors import Unavailable
 from orchestrator.settings import Settings, shipped_config
 from orchestrator.store import fleet, idempotency
 from orchestrator.store.db import Clock, Database, database_clock, link_options
@@ -58,11 +59,14 @@ class _Again(BaseRetryStrategy):
 
     def get_retry_decision(self, *, exception: BaseException, job: Job) -> RetryDecision:
         """Never gives up: the rows know when something is over."""
-        del job
         if isinstance(exception, _Later):
             return RetryDecision(retry_at=exception.at)
         if isinstance(exception, asyncio.CancelledError):
             return RetryDecision()
+        if isinstance(exception, Unavailable):
+            log.warning("%s: the database is away; again in %s s", job.task_name, _BROKEN_SECONDS)
+        else:
+            log.error("%s broke; again in %s s", job.task_name, _BROKEN_SECONDS, exc_info=exception)
         return RetryDecision(retry_in={"seconds": _BROKEN_SECONDS})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, cast
@@ -19,7 +20,11 @@ _SILENT = logging.CRITICAL + 1
 def check_address(url: str) -> None:
     """Raises ValueError, which does not repeat it, for an address that Apprise does not know."""
     _silence()
-    if _made(url) is None:
+    with warnings.catch_warnings():
+        # It loads modules that Python is about to drop.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        known = _made(url) is not None
+    if not known:
         raise ValueError("is no address that Apprise knows")
 
 

@@ -142,7 +142,7 @@ def facts_of(row: Params, links: Mapping[str, str], people: Sequence[str], recip
         "data": {str(name): _line(value) for name, value in data.items() if isinstance(value, str | int | float)},
         "people": [_line(person) for person in people],
         "recipient": _line(recipient),
-        "links": dict(links),
+        "links": {name: links.get(name, "") for name in ("page", "approve", "reject")},
     }
 
 

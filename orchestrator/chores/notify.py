@@ -121,7 +121,7 @@ class Notifier:
             elif entry.to:
                 rows += [{"channel": name, "recipient": to, "people": told} for to in dict.fromkeys(entry.to)]
             else:
-                rows += [{"channel": name, "recipient": person, "people": [person]} for person in found]
+                rows += [{"channel": name, "recipient": person, "people": told} for person in found]
         return rows
 
     async def _involved(self, conn: Connection, notice: Params, kind: NoticeKind, roles: frozenset[str]) -> Involved:
@@ -145,7 +145,9 @@ class Notifier:
     async def _message(self, row: Params, about: Params) -> Message:
         if self.templates is None:
             raise Undelivered("this worker has no templates")
-        person = str(row["recipient"]) if row["people"] == [row["recipient"]] else None
+        entry = self.channels.entries.get(row["channel"])
+        personal = isinstance(entry, EmailChannel) and not entry.to and row["recipient"] in row["people"]
+        person = str(row["recipient"]) if personal else None
         links = await self._links(row["namespace"], about, person)
         facts = facts_of(about, links, row["people"], row["recipient"])
         words = self.templates.render(facts)

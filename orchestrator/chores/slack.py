@@ -13,6 +13,9 @@ from orchestrator.chores.message import Message, Undeliverable, Undelivered
 
 _EVENT: Final = "keyturn_delivery"
 _LONGEST_TEXT: Final = 2900
+_MOST_PAGES: Final = 20
+# Slack's clock and the database's may differ so many seconds.
+_CLOCKS_APART: Final = 600
 # What Slack answers when nothing but a change of the channel's set-up can help.
 _HOPELESS: Final = frozenset(("channel_not_found", "is_archived", "not_in_channel", "no_text", "msg_too_long"))
 
@@ -93,9 +96,9 @@ class SlackBot:
 
     async def _find(self, message: Message) -> str | None:
         cursor = ""
-        while True:
+        for _ in range(_MOST_PAGES):
             asked = {
-                "channel": self.channel, "oldest": f"{message.queued_at.timestamp() - 60:.6f}",
+                "channel": self.channel, "oldest": f"{message.queued_at.timestamp() - _CLOCKS_APART:.6f}",
                 "include_all_metadata": "true", "limit": "200", **({"cursor": cursor} if cursor else {}),
             }  # fmt: skip
             answer = await self.http.get(f"{self.api}/conversations.history?{urlencode(asked)}", self._headers())
@@ -106,7 +109,8 @@ class SlackBot:
             following = cast("Mapping[str, object]", found.get("response_metadata") or {})
             cursor = str(following.get("next_cursor") or "")
             if not cursor:
-                return None
+                break
+        return None
 
     def _headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.token}"}

@@ -108,7 +108,7 @@ def _samples() -> Iterator[dict[str, object]]:
     }  # fmt: skip
     little: dict[str, object] = {
         **{name: type(value)() for name, value in full.items() if name != "estimated_cost"},
-        "estimated_cost": None, "links": {"page": "http://x"},
+        "estimated_cost": None, "links": {"page": "http://x", "approve": "", "reject": ""},
     }  # fmt: skip
     for kind in _KINDS:
         for state in ("pending", "approved"):

@@ -211,7 +211,7 @@ def _show_explanation(output: Output, found: Explanation) -> None:
             ("risk", found.risk_level),
             ("route", found.route),
             ("policy", f"{found.policy} ({', '.join(found.policy_versions)})"),
-            ("because", found.policy_reason),
+            ("chosen as", found.policy_reason),
             ("frozen until", found.frozen_until),
             ("forbidden by", found.forbidden_by),
             *(("because", f"{reason.get('text')} [{reason.get('rule')}]") for reason in found.reasons),

@@ -51,6 +51,13 @@ def _address(value: str) -> str:
     return _well_named(value)
 
 
+def _filled(values: tuple[str, ...]) -> tuple[str, ...]:
+    # Where an entry is wrong itself, a limit of the list's would repeat all of them in its message.
+    if not values:
+        raise ValueError("is empty; allowed: one entry or more")
+    return values
+
+
 Secret = Annotated[str, AfterValidator(_secret)]
 """A field that holds a secret: written as `env:NAME`."""
 
@@ -102,7 +109,7 @@ class WebhookChannel(_Guarded):
 
     type: Literal["webhook"]
     url: Address
-    secrets: Annotated[tuple[Secret, ...], Field(min_length=1)]
+    secrets: Annotated[tuple[Secret, ...], AfterValidator(_filled)]
 
 
 class AppriseChannel(DocumentModel):
@@ -121,7 +128,7 @@ _Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 class Route(DocumentModel):
     """Which notices go to `channels`. What is left out does not matter; names of environments may hold `*`."""
 
-    channels: Annotated[tuple[str, ...], Field(min_length=1)]
+    channels: Annotated[tuple[str, ...], AfterValidator(_filled)]
     kinds: tuple[NoticeKind, ...] = ()
     levels: tuple[Literal["low", "medium", "high", "critical"], ...] = ()
     roles: OneOrMany = ()

@@ -186,9 +186,32 @@ async def decide_held(
     ctx: Context, caller: Caller, workflow_id: str, choice: Choice, keyed: Keyed | None, link: Params | None = None
 ) -> Decided:
     """One decision with everybody else kept out, and with the key or the link that it came by."""
-    await settle(ctx, caller.namespace, workflow_id)
+    told = await _decide_kept(ctx, caller, workflow_id, choice, keyed, link)
+    if told is None:
+        await settle(ctx, caller.namespace, workflow_id)
+        told = await _decide_kept(ctx, caller, workflow_id, choice, keyed, link, settled=True)
+    if told is None:
+        message = "what is settled is not looked at again"
+        raise AssertionError(message)
+    _ring(ctx, caller, told)
+    return told
+
+
+async def _decide_kept(
+    ctx: Context,
+    caller: Caller,
+    workflow_id: str,
+    choice: Choice,
+    keyed: Keyed | None,
+    link: Params | None,
+    *,
+    settled: bool = False,
+) -> Decided | None:
+    """None, with nothing written, where something has to be settled first."""
     async with ctx.db.pipeline() as conn:
         deciding = await judge(ctx, conn, caller, workflow_id, choice)
+        if deciding.behind and not settled:
+            return None
         if keyed is not None and (earlier := await keyed.earlier(conn)) is not None:
             return deciding.told(deciding.row(earlier), "replayed")
         target = deciding.target(choice, named_otherwise=keyed is not None)
@@ -200,8 +223,7 @@ async def decide_held(
         if await decisions.write(conn, [(deciding.asked, written)], wait=True) != [True]:
             detail = "the workflow changed though it was held; nothing was stored, try again"
             raise Unavailable(detail)
-    _ring(ctx, caller, told)
-    return told
+        return told
 
 
 async def batch(ctx: Context, caller: Caller, request: BatchRequest) -> list[Decided | Refusal]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 from orchestrator.core.policy_file import PolicyBook
 from orchestrator.store import policies
-from orchestrator.store.db import Connection, Database, Params
+from orchestrator.store.db import Database, Params
 
 _REMEMBER_AT_MOST: Final = 256
 _NONE: Final = PolicyBook()
@@ -26,21 +27,25 @@ class Books:
         if known is not None:
             return known
         async with db.connection() as conn:
-            return await self._read(conn, namespace, version)
+            row = await policies.get(conn, namespace, version)
+        return await self._made(namespace, row)
 
     async def newest(self, db: Database, namespace: str) -> PolicyBook:
         """The book that is published now. Raises Unavailable."""
         async with db.connection() as conn:
             version = await policies.newest_version(conn, namespace)
-            return self._known.get((namespace, version)) or await self._read(conn, namespace, version)
+            known = self._known.get((namespace, version))
+            row = None if known or version == 0 else await policies.get(conn, namespace, version)
+        return known or await self._made(namespace, row)
 
-    async def _read(self, conn: Connection, namespace: str, version: int) -> PolicyBook:
-        row = await policies.get(conn, namespace, version)
+    async def _made(self, namespace: str, row: Params | None) -> PolicyBook:
         if row is None:
             return _NONE
+        # A large one takes a while to read.
+        book = await asyncio.to_thread(book_of, row)
         if len(self._known) >= _REMEMBER_AT_MOST:
             self._known.clear()
-        return self._known.setdefault((namespace, version), book_of(row))
+        return self._known.setdefault((namespace, book.version), book)
 
 
 def book_of(row: Params) -> PolicyBook:

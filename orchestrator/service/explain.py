@@ -105,15 +105,15 @@ async def action(ctx: Context, caller: Caller, request: ExplainRequest) -> Expla
         filled={},
         can_decide=sorted(set(holders) - requester.selves),
         why_not=why_not,
-        policy_reason="; ".join([_picked(book, policy, assessment.level), *troubles]),
+        policy_reason="; ".join(filter(None, [_picked(book, policy, assessment.level), *troubles])),
         frozen_until=frozen,
     )
 
 
 def _picked(book: PolicyBook, policy: Policy | None, level: Level) -> str:
-    """Why these terms stand."""
+    """Why these terms stand; where no policies are published there is nothing to say."""
     if not book.version:
-        return f"no policies are published, so the defaults of level {level} stand"
+        return ""
     if policy is None or None in policy.beside:
         return f"no policy of version {book.version} surely takes it, so the defaults of level {level} stand"
     condition = policy.match.text if policy.match else "it takes every request"

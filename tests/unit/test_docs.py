@@ -1,7 +1,7 @@
 """README and docs say what is there: links lead somewhere, commands exist, code compiles, files load.
 
-Fenced blocks are told apart by their info string. `yaml rules`, `yaml triggers` and `yaml runbook` are read by the
-loaders that read such files; `python run` is executed, as it builds a graph.
+Fenced blocks are told apart by their info string. `yaml rules`, `yaml triggers`, `yaml policies`, `yaml channels` and
+`yaml runbook` are read by the loaders that read such files; `python run` is executed, as it builds a graph.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ from fastapi.routing import APIRoute
 from typer.core import TyperGroup
 
 from orchestrator.cli.app import app as cli
-from orchestrator.config import RISK_FILE, TRIGGERS_FILE
+from orchestrator.config import CHANNELS_FILE, RISK_FILE, TRIGGERS_FILE
+from orchestrator.core.channels import Channels
 from orchestrator.core.errors import StepFailed
+from orchestrator.core.policy_file import PolicyBook, PolicyEntry
 from orchestrator.core.risk import RiskRules
 from orchestrator.sdk.runbooks import load_runbook, load_runbooks
 from orchestrator.settings import ENV_PREFIX, Settings
@@ -192,6 +194,23 @@ def test_rules_and_triggers_load(block: Block) -> None:
     assert set(rules.gates) == set(yaml.safe_load(block.body).get("graphs", {}))
 
 
+@pytest.mark.parametrize("block", of("yaml channels"))
+def test_channels_load(block: Block) -> None:
+    assert Channels.load(block.body, str(block)).active
+
+
+@pytest.mark.parametrize("block", of("yaml policies"))
+def test_policies_load(block: Block) -> None:
+    book = PolicyBook.load(block.body, str(block), ("team_lead", "tech_lead", "cto"))
+    assert len(book.policies) == 1
+
+
+def test_the_table_of_policy_keys_is_complete() -> None:
+    section = (REPOSITORY / "docs" / "policies.md").read_text(encoding="utf-8").partition("## Every key")[2]
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == set(PolicyEntry.model_fields)
+
+
 def test_the_levels_in_the_documents_are_those_that_are_shipped() -> None:
     shipped = yaml.safe_load((REPOSITORY / "config" / RISK_FILE).read_text(encoding="utf-8"))["risk_levels"]
     told = [yaml.safe_load(one.body) for one in BLOCKS if one.info == "yaml rules"]
@@ -235,7 +254,8 @@ def test_the_table_of_settings_is_complete_and_right() -> None:
 
 @pytest.mark.parametrize("page", pages())
 def test_every_variable_named_is_read_somewhere(page: Path) -> None:
-    places = [*(REPOSITORY / "orchestrator").rglob("*.py"), REPOSITORY / "docker-compose.yml"]
+    named = [REPOSITORY / "docker-compose.yml", REPOSITORY / "config" / CHANNELS_FILE]
+    places = [*(REPOSITORY / "orchestrator").rglob("*.py"), *named]
     sources = "\n".join(place.read_text(encoding="utf-8") for place in places)
     settings = {ENV_PREFIX + name.upper() for name in Settings.model_fields}
     for name in set(re.findall(r"\bKEYTURN_[A-Z_]*[A-Z]\b", page.read_text(encoding="utf-8"))):
