@@ -67,6 +67,8 @@ class Settings(BaseSettings):
     notify_backoff_max_seconds: Seconds = 3_600.0
     # One request of an attempt.
     notify_timeout_seconds: Annotated[float, Field(gt=0, le=30, allow_inf_nan=False)] = 10.0
+    # The Ed25519 key that anchors of the audit trail are signed with; `keyturn up` makes one of its own.
+    anchor_key_file: Path | None = None
 
     @field_validator("database_url")
     @classmethod

@@ -14,6 +14,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 Json = dict[str, object]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Text = Annotated[str, Field(max_length=4000)]
+# What a wait is for: that the workflow needs a person or has ended, or its end.
+Until = Literal["settled", "ended"]
 
 
 class Request(BaseModel):
@@ -577,3 +579,48 @@ class Simulation(Response):
     success: Literal[True] = True
     replayed: int
     differences: Sequence[PolicyDifference]
+class AuditEvent(EventRecord):
+    """One event of the audit trail; a namespace's own events are those of `@` and its name. `hash` in hex."""
+
+    hash: str
+
+
+class AuditPage(Response):
+    """`GET /audit`: newest first. A page may have few events, or none, and still have a `next_cursor`."""
+
+    success: Literal[True] = True
+    events: Sequence[AuditEvent]
+    next_cursor: str | None
+
+
+class AuditFinding(Response):
+    """One thing that is wrong with the trail; without `seq` it is the chain as a whole."""
+
+    workflow_id: str
+    seq: int | None
+    detail: str
+
+
+class Verification(Response):
+    """What was checked and what was found. `ok` is about that only: `next_cursor` says that there is more to check."""
+
+    success: Literal[True] = True
+    ok: bool
+    chains: int
+    events: int
+    findings: Sequence[AuditFinding]
+    next_cursor: str | None = None
+
+
+class ChainHead(Request):
+    """The head of a chain as it was anchored; `hash` in hex."""
+
+    workflow_id: Name
+    seq: Annotated[int, Field(ge=1, le=2**63 - 1)]
+    hash: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class HeadsRequest(Request):
+    """`POST /audit/verify`: heads that the chains must still contain."""
+
+    heads: Annotated[Sequence[ChainHead], Field(max_length=1000)]

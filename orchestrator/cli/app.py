@@ -11,7 +11,7 @@ from typing import Annotated, cast
 
 import typer
 
-from orchestrator.cli import admin, decisions, policy, processes, workflows
+from orchestrator.cli import admin, audit, decisions, policy, processes, workflows
 from orchestrator.cli.output import complain
 from orchestrator.cli.session import REFUSED, UNREACHABLE, USAGE
 from orchestrator.core.errors import InvalidInput, KeyturnError, Unavailable
@@ -27,6 +27,7 @@ for part in (workflows.app, decisions.app, processes.app):
 app.add_typer(admin.people_app, name="people")
 app.add_typer(admin.keys_app, name="keys")
 app.add_typer(policy.policy_app, name="policy")
+app.add_typer(audit.audit_app, name="audit")
 
 
 def _show_version(wanted: bool) -> None:

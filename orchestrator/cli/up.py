@@ -19,7 +19,7 @@ from orchestrator.config import POLICIES_FILE, read_text
 from orchestrator.core.errors import InvalidDocument, KeyturnError, NotFound, Unauthenticated
 from orchestrator.embedded import EmbeddedPostgres
 from orchestrator.engine.catalog import Catalog, load_catalog
-from orchestrator.service import identity, policies
+from orchestrator.service import identity, policies, signing
 from orchestrator.service.context import Context
 from orchestrator.service.schema import prepare_database
 from orchestrator.settings import Settings, default_data_dir
@@ -39,6 +39,8 @@ def run_up(settings: Settings, *, as_json: bool = False) -> None:
     """Run until a signal, then drain; raises DirectoryInUse when another process runs in the data directory."""
     # Runbooks run inside this process and read where things are from its environment.
     os.environ |= {"KEYTURN_DATA_DIR": str(settings.data_dir), "KEYTURN_CONFIG_DIR": str(settings.config_dir)}
+    if settings.anchor_key_file is None:
+        settings = settings.model_copy(update={"anchor_key_file": settings.data_dir / signing.FILE_NAME})
     with contextlib.ExitStack() as stack:
         postgres = None
         if settings.database_url is None:
@@ -75,6 +77,8 @@ class _Up:
         self, context: Context, catalog: Catalog, stop: asyncio.Event, credentials: Path | None
     ) -> None:
         started = asyncio.Event()
+        if self.settings.anchor_key_file is not None:
+            signing.ensure_key(self.settings.anchor_key_file)
         application = create_app(self.settings)
         worker = Worker(context, catalog, self.settings)
         api = cast("Parts", application.state.parts).context.db

@@ -363,3 +363,17 @@ class MigrationFault(Fault):
 
     code = "migration_fault"
     title = "The schema does not match"
+
+
+class AnchorKeyMissing(Refusal):
+    """This server has no key to sign anchors with, or cannot use the one it was given."""
+
+    code = "anchor_key_missing"
+    title = "No key to sign with"
+
+
+class AnchorInvalid(Refusal):
+    """An anchor is not what was signed."""
+
+    code = "anchor_invalid"
+    title = "The anchor is not good"

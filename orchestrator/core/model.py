@@ -63,6 +63,11 @@ class Status(StrEnum):
         """Whether nothing will happen any more (a failed workflow can still be retried)."""
         return self not in (Status.READY, Status.RUNNING, Status.WAITING)
 
+    @property
+    def settled(self) -> bool:
+        """Whether nothing happens until a person decides, or at all."""
+        return self.finished or self is Status.WAITING
+
 
 class ApprovalState(StrEnum):
     """An approval's state; `pending` and `approved` are the only ones that change again."""

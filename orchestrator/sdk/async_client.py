@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Literal, Self, TypeVar
 
@@ -17,17 +17,21 @@ from typing_extensions import Unpack
 from orchestrator.sdk import calls, transport
 from orchestrator.sdk.calls import (
     ApiError,
+    AuditOptions,
     Call,
     DecisionOptions,
     PageOptions,
     PendingOptions,
     Permission,
     SubmitOptions,
+    Unreachable,
 )
-from orchestrator.sdk.following import Following
-from orchestrator.sdk.transport import BROKEN, DEFAULT_URL, TRIES, Until
+from orchestrator.sdk.following import Following, Waiting
+from orchestrator.sdk.transport import BROKEN, DEFAULT_URL, TRIES
 from orchestrator.wire import (
     ApprovalRecord,
+    AuditPage,
+    ChainHead,
     Changed,
     Decided,
     EventPage,
@@ -47,6 +51,8 @@ from orchestrator.wire import (
     SimulateRequest,
     Simulation,
     Submitted,
+    Until,
+    Verification,
     VoteRequest,
     WorkflowPage,
     WorkflowRecord,
@@ -261,15 +267,50 @@ class AsyncKeyturn:
         workflow_id: str,
         timeout: float | None = None,  # noqa: ASYNC109 - the same arguments as the sync client's
         *,
-        until: Until = "finished",
+        until: Until = "settled",
     ) -> WorkflowStatus:
-        """Wait until the workflow has finished, or needs a decision; see `Keyturn.wait`."""
-        status = await self.status(workflow_id)
-        if not transport.reached(status, until):
-            async for event in self.follow(workflow_id, after=transport.newest(status), timeout=timeout):
-                if event.type == "confirmation-required" and until == "decision":
-                    status = await self.status(workflow_id)
-                    if transport.reached(status, until):
-                        return status
-            status = await self.status(workflow_id)
-        return status
+        """Wait until the workflow waits for a person or has ended; see `Keyturn.wait`."""
+        waiting = Waiting(workflow_id, until, timeout)
+        while True:
+            try:
+                status = await self.send(waiting.call())
+                if waiting.over(status):
+                    return status
+            except (ApiError, Unreachable) as error:
+                await asyncio.sleep(waiting.bear(error))
+
+    async def audit(self, **options: Unpack[AuditOptions]) -> AuditPage:
+        """A page of the audit trail, newest first."""
+        return await self.send(calls.audit(options))
+
+    async def verify_audit(self) -> Verification:
+        """Check every chain of the namespace, call by call; see `Keyturn.verify_audit`."""
+        found: Verification | None = None
+        while found is None or found.next_cursor is not None:
+            answer = await self.send(calls.verify_audit(found and found.next_cursor))
+            found = calls.together(found, answer)
+        return found
+
+    async def contains_heads(self, heads: Sequence[ChainHead]) -> Verification:
+        """Whether the chains still contain these heads of an anchor, at most 1,000 of them."""
+        return await self.send(calls.contains_heads(heads))
+
+    def export_audit(
+        self, *, since: datetime | None = None, until: datetime | None = None, workflow_id: str | None = None
+    ) -> AsyncIterator[bytes]:
+        """The audit trail as lines of JSON, piece by piece as it comes; see `Keyturn.export_audit`."""
+        return self._pieces(calls.export_audit(since, until, workflow_id))
+
+    def anchor_audit(self) -> AsyncIterator[bytes]:
+        """The signed heads of all chains, piece by piece as they come."""
+        return self._pieces(calls.anchor_audit())
+
+    async def _pieces(self, call: Call[bytes]) -> AsyncIterator[bytes]:
+        try:
+            async with self._http.stream(call.method, call.path, params=call.query, headers=call.headers) as response:
+                if not response.is_success:
+                    call.outcome(response.status_code, await response.aread())
+                async for piece in response.aiter_bytes():
+                    yield piece
+        except httpx.TransportError as error:
+            raise transport.unreachable(self.url, error) from error

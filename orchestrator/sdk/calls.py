@@ -8,8 +8,8 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
-from typing import Any, Generic, Literal, TypedDict, TypeVar
+from datetime import datetime, timedelta
+from typing import Any, Final, Generic, Literal, TypedDict, TypeVar
 from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -18,13 +18,16 @@ from orchestrator.wire import (
     AnswerRequest,
     ApprovalRecord,
     ApproveRequest,
+    AuditPage,
     CancelRequest,
+    ChainHead,
     Changed,
     Decided,
     EventPage,
     ExplainRequest,
     Explanation,
     GraphView,
+    HeadsRequest,
     KeyList,
     KeyRecord,
     KeyRequest,
@@ -43,6 +46,8 @@ from orchestrator.wire import (
     Simulation,
     SubmitRequest,
     Submitted,
+    Until,
+    Verification,
     VoteRequest,
     WorkflowPage,
     WorkflowRecord,
@@ -52,6 +57,7 @@ from orchestrator.wire import (
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
 Params = Mapping[str, str | int | bool | None]
+_VERIFY_SECONDS: Final = 60.0
 Permission = Literal["submit", "read", "decide", "act_as", "admin", "audit"]
 
 
@@ -95,6 +101,15 @@ class DecisionOptions(TypedDict, total=False):
     approval_id: str | None
     revision: int | None
     digest: str | None
+
+
+class AuditOptions(TypedDict, total=False):
+    """Which events a page of the audit trail shows; `after` is the `next_cursor` of the page before."""
+
+    type: str | None
+    actor: str | None
+    after: str | None
+    limit: int
 
 
 class Problem(BaseModel):
@@ -142,7 +157,9 @@ class Unreachable(ClientError):  # noqa: N818 - said from the caller's side, as 
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
-    """One request and how to read its answer. `answers` are statuses, besides 2xx, whose body `parse` reads."""
+    """One request and how to read its answer. `answers` are statuses, besides 2xx, whose body `parse` reads;
+    `seconds` is how long the server may take its time.
+    """
 
     method: str
     path: str
@@ -151,6 +168,7 @@ class Call(Generic[T]):
     content: bytes | None = None
     idempotency_key: str | None = None
     answers: frozenset[int] = frozenset()
+    seconds: float | None = None
 
     @property
     def repeatable(self) -> bool:
@@ -341,6 +359,53 @@ def ready() -> Call[Ready]:
 def events_path(workflow_id: str) -> str:
     """Where a workflow's events are streamed from."""
     return _path("workflows", workflow_id, "events")
+
+
+def wait(workflow_id: str, until: Until, seconds: float) -> Call[WorkflowStatus]:
+    """The status as soon as the workflow is there, or after so many seconds."""
+    params = {"until": until, "timeout": f"{seconds:.3f}"}
+    path = _path("workflows", workflow_id, "wait")
+    return Call("GET", path, WorkflowStatus.model_validate_json, params, seconds=seconds)
+
+
+def audit(options: AuditOptions) -> Call[AuditPage]:
+    """A page of the audit trail."""
+    return _get("/audit", AuditPage, dict(**options))
+
+
+def verify_audit(after: str | None) -> Call[Verification]:
+    """Check chains from a cursor on."""
+    found = Verification.model_validate_json
+    return Call("GET", "/audit/verify", found, {"after": after}, seconds=_VERIFY_SECONDS)
+
+
+def contains_heads(heads: Sequence[ChainHead]) -> Call[Verification]:
+    """Whether the chains still contain these heads."""
+    return _post("/audit/verify", Verification, HeadsRequest(heads=heads))
+
+
+def together(one: Verification | None, other: Verification) -> Verification:
+    """What two calls have checked, as one answer."""
+    if one is None:
+        return other
+    return Verification(
+        ok=one.ok and other.ok,
+        chains=one.chains + other.chains,
+        events=one.events + other.events,
+        findings=[*one.findings, *other.findings],
+        next_cursor=other.next_cursor,
+    )
+
+
+def export_audit(since: datetime | None, until: datetime | None, workflow_id: str | None) -> Call[bytes]:
+    """The audit trail as lines of JSON; read it as a stream."""
+    times = {name: None if at is None else at.isoformat() for name, at in (("since", since), ("until", until))}
+    return Call("GET", "/audit/export", bytes, {**times, "workflow_id": workflow_id})
+
+
+def anchor_audit() -> Call[bytes]:
+    """The signed heads of all chains; read it as a stream."""
+    return Call("GET", "/audit/anchor", bytes)
 
 
 def _path(*parts: str) -> str:

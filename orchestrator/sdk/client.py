@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Literal, Self, TypeVar
 
@@ -18,6 +18,7 @@ from orchestrator.sdk import calls, transport
 from orchestrator.sdk.async_client import AsyncKeyturn
 from orchestrator.sdk.calls import (
     ApiError,
+    AuditOptions,
     Call,
     ClientError,
     DecisionOptions,
@@ -28,10 +29,12 @@ from orchestrator.sdk.calls import (
     SubmitOptions,
     Unreachable,
 )
-from orchestrator.sdk.following import Following
-from orchestrator.sdk.transport import BROKEN, DEFAULT_URL, TRIES, Until
+from orchestrator.sdk.following import Following, Waiting
+from orchestrator.sdk.transport import BROKEN, DEFAULT_URL, TRIES
 from orchestrator.wire import (
     ApprovalRecord,
+    AuditPage,
+    ChainHead,
     Changed,
     Decided,
     EventPage,
@@ -51,6 +54,8 @@ from orchestrator.wire import (
     SimulateRequest,
     Simulation,
     Submitted,
+    Until,
+    Verification,
     VoteRequest,
     WorkflowPage,
     WorkflowRecord,
@@ -262,17 +267,56 @@ class Keyturn:
             return where.excuse(error)
         return page.finished and not page.events
 
-    def wait(self, workflow_id: str, timeout: float | None = None, *, until: Until = "finished") -> WorkflowStatus:
-        """Wait until the workflow has finished (or, with `until="decision"`, needs a decision), and return its status.
+    def wait(self, workflow_id: str, timeout: float | None = None, *, until: Until = "settled") -> WorkflowStatus:
+        """Wait until the workflow waits for a person or has ended (`until="ended"`: only that), and return its status.
 
-        Raises TimeoutError after `timeout` seconds.
+        Nothing is polled: the server answers when it is so. Raises TimeoutError after `timeout` seconds.
         """
-        status = self.status(workflow_id)
-        if not transport.reached(status, until):
-            for event in self.follow(workflow_id, after=transport.newest(status), timeout=timeout):
-                if event.type == "confirmation-required" and until == "decision":
-                    status = self.status(workflow_id)
-                    if transport.reached(status, until):
-                        return status
-            status = self.status(workflow_id)
-        return status
+        waiting = Waiting(workflow_id, until, timeout)
+        while True:
+            try:
+                status = self.send(waiting.call())
+                if waiting.over(status):
+                    return status
+            except (ApiError, Unreachable) as error:
+                time.sleep(waiting.bear(error))
+
+    def audit(self, **options: Unpack[AuditOptions]) -> AuditPage:
+        """A page of the audit trail, newest first."""
+        return self.send(calls.audit(options))
+
+    def verify_audit(self) -> Verification:
+        """Check every chain of the namespace, each hash of it computed again, call by call.
+
+        The server does the computing; what it cannot be trusted with is shown by an anchor or an export.
+        """
+        found: Verification | None = None
+        while found is None or found.next_cursor is not None:
+            found = calls.together(found, self.send(calls.verify_audit(found and found.next_cursor)))
+        return found
+
+    def contains_heads(self, heads: Sequence[ChainHead]) -> Verification:
+        """Whether the chains still contain these heads of an anchor, at most 1,000 of them."""
+        return self.send(calls.contains_heads(heads))
+
+    def export_audit(
+        self, *, since: datetime | None = None, until: datetime | None = None, workflow_id: str | None = None
+    ) -> Iterator[bytes]:
+        """The audit trail as lines of JSON, piece by piece as it comes; of a span of time, or of one workflow.
+
+        Raises Unreachable when it breaks off: what came is then not the whole.
+        """
+        return self._pieces(calls.export_audit(since, until, workflow_id))
+
+    def anchor_audit(self) -> Iterator[bytes]:
+        """The signed heads of all chains, piece by piece as they come."""
+        return self._pieces(calls.anchor_audit())
+
+    def _pieces(self, call: Call[bytes]) -> Iterator[bytes]:
+        try:
+            with self._http.stream(call.method, call.path, params=call.query, headers=call.headers) as response:
+                if not response.is_success:
+                    call.outcome(response.status_code, response.read())
+                yield from response.iter_bytes()
+        except httpx.TransportError as error:
+            raise transport.unreachable(self.url, error) from error

@@ -11,8 +11,9 @@ from typing import Final, Literal
 
 import httpx
 
-from orchestrator.sdk.calls import ApiError, Unreachable, events_path, problem_of
-from orchestrator.wire import EventRecord
+from orchestrator.core.model import Status
+from orchestrator.sdk.calls import ApiError, Call, ClientError, Unreachable, events_path, problem_of, wait
+from orchestrator.wire import EventRecord, Until, WorkflowStatus
 
 # The server sends a sign of life every 15 seconds; two that are missing mean that the connection is dead.
 _SILENCE_SECONDS: Final = 35.0
@@ -21,6 +22,8 @@ _FIRST_PAUSE: Final = 0.2
 _LONGEST_PAUSE: Final = 2.0
 _OK: Final = 200
 _AWAY: Final = 503
+# Of one call, well below what proxies allow a request.
+_LONGEST_WAIT: Final = 25.0
 
 
 class SseParser:
@@ -43,11 +46,58 @@ class SseParser:
         return found
 
 
-class Following:
-    """Where one client stands in one workflow's events, and until when it goes on.
-
-    `timeout` is the seconds for all of it (None: no end), `patience` the seconds without a connection that are borne.
+class Enduring:
+    """How long one client goes on with one workflow: `timeout` is the seconds for all of it (None: no end), `patience`
+    the seconds without a connection that are borne.
     """
+
+    def __init__(
+        self,
+        workflow_id: str,
+        timeout: float | None = None,
+        patience: float = 30.0,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.workflow_id = workflow_id
+        self._timeout = timeout
+        self._patience = patience
+        self._monotonic = monotonic
+        self._ends = None if timeout is None else monotonic() + timeout
+        self._gone_since: float | None = None
+        self._pause = _FIRST_PAUSE
+
+    def there(self) -> None:
+        """The server has answered: patience begins anew."""
+        self._gone_since, self._pause = None, _FIRST_PAUSE
+
+    def pause(self, error: Exception) -> float:
+        """Seconds to wait after a broken connection; raises TimeoutError, and Unreachable when patience is over."""
+        left, now = self.left(), self._monotonic()
+        if self._gone_since is None:
+            self._gone_since = now
+        if now - self._gone_since > self._patience:
+            raise Unreachable(f"the connection was lost and did not come back: {error}") from error
+        pause, self._pause = self._pause, min(self._pause * 2, _LONGEST_PAUSE)
+        return min(pause, left)
+
+    def excuse(self, error: ApiError) -> Literal[False]:
+        """Bear a database that is away, which the next connection will find again; any other problem is raised."""
+        if error.status != _AWAY:
+            raise error
+        return False
+
+    def left(self) -> float:
+        """The seconds that are left; raises TimeoutError when there are none."""
+        if self._ends is None:
+            return float("inf")
+        left = self._ends - self._monotonic()
+        if left <= 0:
+            raise TimeoutError(f"workflow {self.workflow_id} was not there after {self._timeout:g} seconds")
+        return left
+
+
+class Following(Enduring):
+    """Where one client stands in one workflow's events, and until when it goes on."""
 
     def __init__(
         self,
@@ -58,21 +108,15 @@ class Following:
         patience: float = 30.0,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.workflow_id = workflow_id
+        super().__init__(workflow_id, timeout, patience, monotonic)
         self.cursor = after
         self.path = events_path(workflow_id)
-        self._timeout = timeout
-        self._patience = patience
-        self._monotonic = monotonic
-        self._ends = None if timeout is None else monotonic() + timeout
-        self._gone_since: float | None = None
-        self._pause = _FIRST_PAUSE
         self._read_seconds = _SILENCE_SECONDS
         self._parser = SseParser()
 
     def begin(self) -> tuple[dict[str, str], httpx.Timeout]:
         """Headers and time-outs of the next connection; raises TimeoutError when the time is up."""
-        left = self._left()
+        left = self.left()
         self._read_seconds = min(_SILENCE_SECONDS, left)
         self._parser = SseParser()
         headers = {"Accept": "text/event-stream", "Last-Event-ID": str(self.cursor)}
@@ -84,7 +128,7 @@ class Following:
             raise Away
         if status != _OK:
             raise ApiError(problem_of(status, content))
-        self._gone_since, self._pause = None, _FIRST_PAUSE
+        self.there()
 
     def feed(self, chunk: bytes) -> list[EventRecord]:
         """The new events in `chunk`; the next connection goes on after them."""
@@ -95,31 +139,41 @@ class Following:
 
     def must_renew(self) -> bool:
         """Whether the connection would outlast the time that is left, so that a shorter one is due."""
-        return self._ends is not None and self._left() < self._read_seconds * 0.75
+        return self._ends is not None and self.left() < self._read_seconds * 0.75
 
-    def excuse(self, error: ApiError) -> Literal[False]:
-        """Bear a database that is away, which the next connection will find again; any other problem is raised."""
-        if error.status != _AWAY:
+
+class Waiting(Enduring):
+    """One client that waits for a workflow, one long call after the other, each answered as soon as it is there."""
+
+    def __init__(
+        self,
+        workflow_id: str,
+        until: Until,
+        timeout: float | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(workflow_id, timeout, monotonic=monotonic)
+        self._until: Until = until
+        self._answered = False
+
+    def call(self) -> Call[WorkflowStatus]:
+        """The next call; raises TimeoutError when the time is up."""
+        return wait(self.workflow_id, self._until, min(_LONGEST_WAIT, self.left()))
+
+    def over(self, status: WorkflowStatus) -> bool:
+        """Whether this answer is what was waited for."""
+        self._answered = True
+        self.there()
+        now = Status(status.status)
+        return now.finished or (self._until == "settled" and now.settled)
+
+    def bear(self, error: ClientError) -> float:
+        """Seconds to wait before the next call; raises what another would not change, and the first one's failure."""
+        if not self._answered:
             raise error
-        return False
-
-    def pause(self, error: Exception) -> float:
-        """Seconds to wait after a broken connection; raises TimeoutError, and Unreachable when patience is over."""
-        left, now = self._left(), self._monotonic()
-        if self._gone_since is None:
-            self._gone_since = now
-        if now - self._gone_since > self._patience:
-            raise Unreachable(f"the connection was lost and did not come back: {error}") from error
-        pause, self._pause = self._pause, min(self._pause * 2, _LONGEST_PAUSE)
-        return min(pause, left)
-
-    def _left(self) -> float:
-        if self._ends is None:
-            return float("inf")
-        left = self._ends - self._monotonic()
-        if left <= 0:
-            raise TimeoutError(f"workflow {self.workflow_id} was not there after {self._timeout:g} seconds")
-        return left
+        if isinstance(error, ApiError):
+            self.excuse(error)
+        return self.pause(error)
 
 
 class Away(Exception):  # noqa: N818 - a state to wait out

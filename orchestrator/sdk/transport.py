@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import ipaddress
 from importlib.metadata import version
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, TypeVar
 
 import httpx
 
-from orchestrator.core.model import Status
 from orchestrator.sdk.calls import Call, Unreachable
 from orchestrator.sdk.following import Away
-from orchestrator.wire import WorkflowStatus
 
 T = TypeVar("T")
-Until = Literal["finished", "decision"]
 DEFAULT_URL: Final = "http://127.0.0.1:8001"
 TRIES: Final = 4
 # A stream that breaks in one of these ways is worth another connection.
 BROKEN: Final = (httpx.TransportError, Away, Unreachable)
 _AWAY: Final = 503
 _LONGEST_PAUSE: Final = 3.0
+_ANSWER_SECONDS: Final = 10.0
 
 
 def is_loopback(url: str) -> bool:
@@ -45,7 +43,9 @@ def options(url: str, key: str | None, timeout: float) -> dict[str, Any]:
 
 def request(call: Call[T]) -> dict[str, Any]:
     """Arguments of one httpx request."""
-    return {"params": call.query, "content": call.content, "headers": call.headers}
+    told: dict[str, Any] = {"params": call.query, "content": call.content, "headers": call.headers}
+    # A call that is answered late on purpose may take so much longer.
+    return {**told, "timeout": call.seconds + _ANSWER_SECONDS} if call.seconds is not None else told
 
 
 def pause(call: Call[T], response: httpx.Response, tried: int) -> float | None:
@@ -59,14 +59,3 @@ def pause(call: Call[T], response: httpx.Response, tried: int) -> float | None:
 def unreachable(url: str, error: httpx.TransportError) -> Unreachable:
     """The error for a request that got no answer."""
     return Unreachable(f"{url} does not answer: {error or type(error).__name__}")
-
-
-def reached(status: WorkflowStatus, until: Until) -> bool:
-    """Whether a wait is over."""
-    now = Status(status.status)
-    return now.finished or (until == "decision" and now is Status.WAITING)
-
-
-def newest(status: WorkflowStatus) -> int:
-    """The number of the last event that a status tells of."""
-    return max((event.seq for event in status.history), default=0)

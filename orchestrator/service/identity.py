@@ -17,9 +17,12 @@ from typing import Final
 
 from orchestrator.core.errors import InvalidInput, NotFound, Unauthenticated
 from orchestrator.service.context import Caller, Context
+from orchestrator.service.refusals import noted
 from orchestrator.store import keys as key_store
+from orchestrator.store import ledger
 from orchestrator.store import people as people_store
 from orchestrator.store.db import Connection
+from orchestrator.store.events import Event
 from orchestrator.wire import KeyRecord, KeyRequest, NewKey, PersonRecord, PersonRequest
 
 FIRST_PERSON: Final = "owner"
@@ -110,23 +113,24 @@ async def bootstrap(ctx: Context, namespace: str) -> NewKey | None:
         if await people_store.any_people(conn, namespace):
             return None
         first = PersonRecord(person=FIRST_PERSON, name="Owner", email=None, roles=FIRST_ROLES)
-        await people_store.put_person(conn, namespace, first, granted_by=FIRST_PERSON, now=ctx.clock())
-        return await _issue(ctx, conn, namespace, _full_key("first key"), created_by=FIRST_PERSON)
+        await _put(ctx, conn, _operator(namespace), first, granted_by=FIRST_PERSON)
+        return await _issue(ctx, conn, _operator(namespace), _full_key("first key"), created_by=FIRST_PERSON)
 
 
 async def reissue(ctx: Context, namespace: str, label: str) -> NewKey:
     """Another key for the first person, for who runs the database and lost theirs; raises NotFound."""
     async with ctx.db.transaction() as conn:
         await _need_person(conn, namespace, FIRST_PERSON)
-        return await _issue(ctx, conn, namespace, _full_key(label), created_by=FIRST_PERSON)
+        return await _issue(ctx, conn, _operator(namespace), _full_key(label), created_by=FIRST_PERSON)
 
 
 async def put_person(ctx: Context, caller: Caller, request: PersonRequest) -> PersonRecord:
     """Create a person, or replace their name, e-mail and roles; raises Forbidden, InvalidInput."""
-    caller.need("admin")
-    record = _checked(request)
-    async with ctx.db.transaction() as conn:
-        await people_store.put_person(conn, caller.namespace, record, granted_by=caller.person, now=ctx.clock())
+    async with noted(ctx, caller, wanted="change a person", person=request.person):
+        caller.need("admin")
+        record = _checked(request)
+        async with ctx.db.transaction() as conn:
+            await _put(ctx, conn, caller, record, granted_by=caller.person)
     return record
 
 
@@ -139,12 +143,13 @@ async def list_people(ctx: Context, caller: Caller) -> Sequence[PersonRecord]:
 
 async def create_key(ctx: Context, caller: Caller, request: KeyRequest) -> NewKey:
     """A new key for a person of the namespace; raises Forbidden, NotFound, InvalidInput."""
-    caller.need("admin")
-    if not request.permissions:
-        raise InvalidInput(f"a key without permissions is good for nothing; allowed: {', '.join(ALL_PERMISSIONS)}")
-    async with ctx.db.transaction() as conn:
-        await _need_person(conn, caller.namespace, request.person)
-        return await _issue(ctx, conn, caller.namespace, request, created_by=caller.person)
+    async with noted(ctx, caller, wanted="make a key", person=request.person):
+        caller.need("admin")
+        if not request.permissions:
+            raise InvalidInput(f"a key without permissions is good for nothing; allowed: {', '.join(ALL_PERMISSIONS)}")
+        async with ctx.db.transaction() as conn:
+            await _need_person(conn, caller.namespace, request.person)
+            return await _issue(ctx, conn, caller, request, created_by=caller.person)
 
 
 async def list_keys(ctx: Context, caller: Caller) -> Sequence[KeyRecord]:
@@ -156,19 +161,47 @@ async def list_keys(ctx: Context, caller: Caller) -> Sequence[KeyRecord]:
 
 async def revoke_key(ctx: Context, caller: Caller, key_id: str) -> KeyRecord:
     """End a key of the namespace; ending it again changes nothing. Raises Forbidden, NotFound."""
-    caller.need("admin")
-    async with ctx.db.transaction() as conn:
-        record = await key_store.revoke_key(conn, caller.namespace, key_id, now=ctx.clock())
-    if record is None:
-        raise NotFound(f"there is no key `{key_id}` in this namespace", key_id=key_id)
-    return record
+    async with noted(ctx, caller, wanted="end a key", key=key_id):
+        caller.need("admin")
+        async with ctx.db.transaction() as conn:
+            ended = await key_store.revoke_key(conn, caller.namespace, key_id, now=ctx.clock())
+            if ended is not None:
+                await _note(ctx, conn, caller, "key-revoked", {"key": _told(ended)})
+            record = ended or await key_store.get_key(conn, caller.namespace, key_id)
+        if record is None:
+            raise NotFound(f"there is no key `{key_id}` in this namespace", key_id=key_id)
+        return record
 
 
-async def _issue(ctx: Context, conn: Connection, namespace: str, request: KeyRequest, *, created_by: str) -> NewKey:
+def _operator(namespace: str) -> Caller:
+    """Who runs the command that makes the first key, of whom no more is known than that they have the database."""
+    return Caller(namespace, "keyturn", frozenset())
+
+
+async def _note(ctx: Context, conn: Connection, by: Caller, kind: str, data: dict[str, object]) -> None:
+    """Leave in the namespace's chain what `by` did, in the transaction that does it."""
+    told = {**data, "key_id": by.key_id} if by.key_id else data
+    await ledger.append(conn, by.namespace, [Event(kind, by.person, told)], ctx.clock())
+
+
+def _told(key: KeyRecord) -> dict[str, object]:
+    return key.model_dump(mode="json", include={"key_id", "person", "permissions", "label", "expires_at"})
+
+
+async def _put(ctx: Context, conn: Connection, by: Caller, record: PersonRecord, *, granted_by: str) -> None:
+    before = await people_store.put_person(conn, by.namespace, record, granted_by=granted_by, now=ctx.clock())
+    data: dict[str, object] = {
+        "person": record.person, "name": record.name, "email": record.email, "roles": sorted(record.roles),
+        "roles_before": sorted(before or ()), "new": before is None,
+    }  # fmt: skip
+    await _note(ctx, conn, by, "person-changed", data)
+
+
+async def _issue(ctx: Context, conn: Connection, by: Caller, request: KeyRequest, *, created_by: str) -> NewKey:
     key_id, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
     draft = key_store.KeyDraft(
         key_id=key_id,
-        namespace=namespace,
+        namespace=by.namespace,
         person=request.person,
         secret_sha256=_hash(secret),
         permissions=list(dict.fromkeys(request.permissions)),
@@ -177,6 +210,7 @@ async def _issue(ctx: Context, conn: Connection, namespace: str, request: KeyReq
         expires_in=_life(request.expires_in),
     )
     record = await key_store.insert_key(conn, draft, now=ctx.clock())
+    await _note(ctx, conn, by, "key-created", {"key": _told(record)})
     return NewKey(**record.model_dump(), key=f"kt_{key_id}_{secret}")
 
 

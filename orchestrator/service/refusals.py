@@ -1,4 +1,7 @@
-"""Every refusal that concerns a workflow is an event of it: what was refused, to whom, and why."""
+"""Every refusal is an event, of the workflow that it concerns or else of the namespace: what was refused, to whom, why.
+
+Only to a caller who is known: nobody else may write into a trail.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from collections.abc import AsyncGenerator
 
 from orchestrator.core.errors import NotFound, Refusal
 from orchestrator.service.context import Caller, Context
-from orchestrator.store import events, workflows
+from orchestrator.store import events, ledger, workflows
 from orchestrator.store.events import EVENTS_CHANNEL, Event
 
 
@@ -31,3 +34,15 @@ async def audited(ctx: Context, caller: Caller, workflow_id: str, **asked: objec
 def unknown(workflow_id: str) -> NotFound:
     """The refusal for a workflow that is not in the caller's namespace."""
     return NotFound(f"there is no workflow {workflow_id!r}", workflow_id=workflow_id)
+
+
+@contextlib.asynccontextmanager
+async def noted(ctx: Context, caller: Caller, **asked: object) -> AsyncGenerator[None]:
+    """Let a refusal that concerns no workflow out of the block, and leave it in the chain of the caller's namespace."""
+    try:
+        yield
+    except Refusal as refusal:
+        data: dict[str, object] = {"code": refusal.code, "detail": refusal.detail, **asked, "key_id": caller.key_id}
+        async with ctx.db.connection() as conn:
+            await ledger.append(conn, caller.namespace, [Event("refused", caller.person, data)], ctx.clock())
+        raise

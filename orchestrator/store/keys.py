@@ -35,11 +35,17 @@ SELECT key_id, person, permissions, label, created_at, expires_at, revoked_at
   FROM keyturn.api_keys WHERE namespace = %(namespace)s ORDER BY created_at DESC, key_id
 """
 
-# End a key; the first revocation's time stays.
+# End a key that was not ended before.
 _REVOKE: Final[LiteralString] = """
-UPDATE keyturn.api_keys SET revoked_at = coalesce(revoked_at, %(now)s::timestamptz, now())
- WHERE namespace = %(namespace)s AND key_id = %(key_id)s
+UPDATE keyturn.api_keys SET revoked_at = coalesce(%(now)s::timestamptz, now())
+ WHERE namespace = %(namespace)s AND key_id = %(key_id)s AND revoked_at IS NULL
 RETURNING key_id, person, permissions, label, created_at, expires_at, revoked_at
+"""
+
+# One key of a namespace.
+_GET: Final[LiteralString] = """
+SELECT key_id, person, permissions, label, created_at, expires_at, revoked_at
+  FROM keyturn.api_keys WHERE namespace = %(namespace)s AND key_id = %(key_id)s
 """
 
 
@@ -97,6 +103,12 @@ async def list_keys(conn: Connection, namespace: str) -> Sequence[KeyRecord]:
 
 
 async def revoke_key(conn: Connection, namespace: str, key_id: str, *, now: datetime | None) -> KeyRecord | None:
-    """End a key, also one that has ended already; None when the namespace has no such key."""
+    """End a key; None when the namespace has no such key, or it was ended before."""
     row = await (await conn.execute(_REVOKE, {"namespace": namespace, "key_id": key_id, "now": now})).fetchone()
+    return None if row is None else KeyRecord.model_validate(row)
+
+
+async def get_key(conn: Connection, namespace: str, key_id: str) -> KeyRecord | None:
+    """A key of the namespace, also an ended one; None when there is no such key."""
+    row = await (await conn.execute(_GET, {"namespace": namespace, "key_id": key_id})).fetchone()
     return None if row is None else KeyRecord.model_validate(row)

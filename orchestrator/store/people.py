@@ -23,6 +23,7 @@ _PUT: Final[LiteralString] = """
 INSERT INTO keyturn.people (namespace, person, name, email, created_at)
 VALUES (%(namespace)s, %(person)s, %(name)s, %(email)s, coalesce(%(now)s::timestamptz, now()))
 ON CONFLICT (namespace, person) DO UPDATE SET name = excluded.name, email = excluded.email
+RETURNING xmax = 0 AS created
 """
 
 # Drop the roles that a person no longer holds.
@@ -85,8 +86,10 @@ async def any_people(conn: Connection, namespace: str) -> bool:
 
 async def put_person(
     conn: Connection, namespace: str, record: PersonRecord, *, granted_by: str, now: datetime | None
-) -> None:
-    """Create or replace a person; afterwards they hold exactly `record.roles`."""
+) -> frozenset[str] | None:
+    """Create or replace a person; afterwards they hold exactly `record.roles`. Returns the roles that they held before,
+    None when there was no such person.
+    """
     parts = {
         "namespace": namespace,
         "person": record.person,
@@ -96,8 +99,12 @@ async def put_person(
         "granted_by": granted_by,
         "now": now,
     }
-    for statement in (_PUT, _UNBIND, _BIND):
+    put = await (await conn.execute(_PUT, parts)).fetchone()
+    # Behind the row's lock, so that of two changes at once each tells what it changed.
+    before = await roles_of(conn, namespace, record.person)
+    for statement in (_UNBIND, _BIND):
         await conn.execute(statement, parts)
+    return None if put is None or put["created"] else before
 
 
 async def list_people(conn: Connection, namespace: str) -> Sequence[PersonRecord]:

@@ -22,7 +22,18 @@ from orchestrator.service.identity import Keyring
 from orchestrator.settings import Settings
 from orchestrator.store.db import Database
 from orchestrator.telemetry import Telemetry
-from orchestrator.web import admin, approvals, delegations, health, links, policies, stream, workflows
+from orchestrator.web import (
+    admin,
+    approvals,
+    audit,
+    delegations,
+    health,
+    links,
+    policies,
+    stream,
+    waiting,
+    workflows,
+)
 from orchestrator.web.auth import authenticated
 from orchestrator.web.counting import Counting
 from orchestrator.web.hub import Hub
@@ -78,9 +89,11 @@ def create_app(settings: Settings, *, context: Context | None = None, clock: Clo
         approvals.router,
         workflows.router,
         stream.router,
+        waiting.router,
         admin.router,
         delegations.router,
         policies.router,
+        audit.router,
     ):
         app.include_router(router, dependencies=[Depends(authenticated)])
     install_problems(app)

@@ -6,7 +6,7 @@ Identity is never taken from a body, a cookie or an address.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyHeader, HTTPBearer
@@ -14,7 +14,10 @@ from fastapi.security.http import HTTPAuthorizationCredentials
 
 from orchestrator.core.errors import Unauthenticated
 from orchestrator.service.context import Caller, Context
+from orchestrator.service.refusals import noted
 from orchestrator.web.parts import Parts, parts_of
+
+_LONGEST_PATH: Final = 200
 
 # Declared for the OpenAPI document; the refusals are ours, as problem documents.
 BEARER = HTTPBearer(auto_error=False, bearerFormat="kt_<id>_<secret>", description="An API key as a bearer token")
@@ -49,11 +52,17 @@ async def context(request: Request) -> Context:
     return (await parts_of(request)).context
 
 
-def permitted(*permissions: str) -> Callable[[Caller], Awaitable[Caller]]:
+def _wanted(request: Request) -> str:
+    """What a request is for, without its query and no longer than any of ours."""
+    return f"{request.method} {request.url.path[:_LONGEST_PATH]}"
+
+
+def permitted(*permissions: str) -> Callable[[Request, Caller], Awaitable[Caller]]:
     """A dependency: the caller, whose credential must carry one of `permissions`. The service checks it once more."""
 
-    async def check(who: Annotated[Caller, Depends(authenticated)]) -> Caller:
-        who.need_any(*permissions)
+    async def check(request: Request, who: Annotated[Caller, Depends(authenticated)]) -> Caller:
+        async with noted((await parts_of(request)).context, who, wanted=_wanted(request)):
+            who.need_any(*permissions)
         return who
 
     return check
@@ -64,5 +73,6 @@ Reader = Annotated[Caller, Depends(permitted("read"))]
 Decider = Annotated[Caller, Depends(permitted("decide"))]
 Admin = Annotated[Caller, Depends(permitted("admin"))]
 AdminOrAuditor = Annotated[Caller, Depends(permitted("admin", "audit"))]
+Auditor = Annotated[Caller, Depends(permitted("audit"))]
 Ctx = Annotated[Context, Depends(context)]
 Using = Annotated[Parts, Depends(parts_of)]

@@ -11,13 +11,12 @@ import contextlib
 import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Generator
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from orchestrator.core.errors import Unavailable
 from orchestrator.store.db import Database
 from orchestrator.store.events import EVENTS_CHANNEL
 from orchestrator.store.heads import heads
-from orchestrator.wire import EventPage
 
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 2.0
@@ -26,7 +25,8 @@ _READS_AT_ONCE: Final = 4
 
 _log: Final = logging.getLogger(__name__)
 
-# Namespace, workflow, and the `seq` after which to read.
+T = TypeVar("T")
+# Namespace, workflow, and the `seq` after which to read; at one place everybody reads the same.
 Place = tuple[str, str, int]
 
 
@@ -37,7 +37,7 @@ class Hub:
         self._db = db
         self._followers: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
         self._heads: dict[str, int] = {}
-        self._reads: dict[Place, asyncio.Task[EventPage]] = {}
+        self._reads: dict[Place, asyncio.Task[Any]] = {}
         # Streams may never take all connections of the pool from the calls beside them.
         self._turns = asyncio.Semaphore(_READS_AT_ONCE)
         self.stopping = False
@@ -67,8 +67,8 @@ class Hub:
                 del self._followers[workflow_id]
                 self._heads.pop(workflow_id, None)
 
-    async def read(self, place: Place, fetch: Callable[[], Awaitable[EventPage]]) -> EventPage:
-        """The page at `place`, fetched once for all who ask for it at the same time."""
+    async def read(self, place: Place, fetch: Callable[[], Awaitable[T]]) -> T:
+        """What is at `place`, fetched once for all who ask for it at the same time."""
         task = self._reads.get(place)
         if task is None:
             task = asyncio.create_task(self._fetch(fetch))
@@ -77,11 +77,11 @@ class Hub:
         # One reader who leaves must not take the page away from the others.
         return await asyncio.shield(task)
 
-    async def _fetch(self, fetch: Callable[[], Awaitable[EventPage]]) -> EventPage:
+    async def _fetch(self, fetch: Callable[[], Awaitable[T]]) -> T:
         async with self._turns:
             return await fetch()
 
-    def _forget(self, place: Place, done: asyncio.Task[EventPage]) -> None:
+    def _forget(self, place: Place, done: asyncio.Task[Any]) -> None:
         if self._reads.get(place) is done:
             del self._reads[place]
         if not done.cancelled():

@@ -67,6 +67,8 @@ STATUS: Final[Mapping[str, HTTPStatus]] = {
     "frozen": HTTPStatus.LOCKED,
     "too_many": HTTPStatus.TOO_MANY_REQUESTS,
     "unavailable": HTTPStatus.SERVICE_UNAVAILABLE,
+    "anchor_key_missing": HTTPStatus.CONFLICT,
+    "anchor_invalid": HTTPStatus.UNPROCESSABLE_ENTITY,
 }
 
 _log: Final = logging.getLogger(__name__)

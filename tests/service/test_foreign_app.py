@@ -179,7 +179,7 @@ def data_dir() -> Iterator[Path]:
 
 
 async def one_pending(client: AsyncKeyturn, workflow: str) -> PendingApproval:
-    status = await client.wait(workflow, 30, until="decision")
+    status = await client.wait(workflow, 30, until="settled")
     assert status.status == "waiting", status
     (one,) = [one for one in (await client.pending()).workflows if one.workflow_id == workflow]
     return one
@@ -228,7 +228,7 @@ async def mail_over_rest(owner: AsyncKeyturn, tara: AsyncKeyturn, journal: Path)
 async def clerk_over_rest(owner: AsyncKeyturn, tara: AsyncKeyturn, journal: Path) -> None:
     for graph in ("clerk", "porter"):
         workflow = (await owner.submit(graph, {"messages": [{"role": "user", "content": "go"}]})).workflow_id
-        status = await owner.wait(workflow, 30, until="decision")
+        status = await owner.wait(workflow, 30, until="settled")
         with pytest.raises(ApiError) as refused:
             await tara.approve(workflow)
         assert (refused.value.status, refused.value.code) == (409, "approval_id_needed")

@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator.core.canonical import MASK, chain_hash
 from orchestrator.core.errors import IdempotencyConflict, InvalidInput, NotFound, SelfApproval
-from orchestrator.service import approvals, explain, identity, workflows
+from orchestrator.service import approvals, audit, explain, identity, workflows
 from orchestrator.service.context import Caller, Context
 from orchestrator.store import events
 from orchestrator.wire import (
@@ -23,6 +23,7 @@ from orchestrator.wire import (
     PersonRequest,
     RejectRequest,
     SubmitRequest,
+    Verification,
     VoteRequest,
 )
 from tests.apps.dialect_graphs import CANARY, SECRETIVE
@@ -182,6 +183,11 @@ class Spy:
     approval: str
 
 
+async def findings(verifying: Awaitable[Verification]) -> list[str]:
+    """The chains of workflows that a stranger's check tells of."""
+    return [one.workflow_id for one in (await verifying).findings]
+
+
 USE = Callable[[Spy], Awaitable[Any]]
 NOT_FOUND: dict[str, USE] = {
     "workflows.get": lambda spy: workflows.get(spy.ctx, spy.me, spy.workflow),
@@ -205,9 +211,17 @@ EMPTY: dict[str, USE] = {
     "approvals.pending": lambda spy: approvals.pending(spy.ctx, spy.me),
     "identity.list_people": lambda spy: identity.list_people(spy.ctx, spy.me),
     "identity.list_keys": lambda spy: identity.list_keys(spy.ctx, spy.me),
+    "audit.verify": lambda spy: findings(audit.verify(spy.ctx, spy.me, None, 1000)),
 }
-# What has its own test below.
-APART = {"workflows.submit", "explain.action", "identity.put_person", "identity.revoke_key"}
+# What has its own test below, or among those of the routes.
+APART = {
+    "workflows.submit",
+    "explain.action",
+    "identity.put_person",
+    "identity.revoke_key",
+    "audit.page",
+    "audit.contains",
+}
 
 
 def use_cases(module: ModuleType) -> set[str]:
@@ -224,7 +238,7 @@ def use_cases(module: ModuleType) -> set[str]:
 
 
 def test_every_use_case_is_in_a_table_of_this_test() -> None:
-    found = {name for module in (workflows, approvals, explain, identity) for name in use_cases(module)}
+    found = {name for module in (workflows, approvals, explain, identity, audit) for name in use_cases(module)}
     assert found - {*NOT_FOUND, *EMPTY, *APART} == set()
 
 

@@ -29,7 +29,7 @@ from orchestrator.core.policy_file import PolicyBook, PolicyEntry
 from orchestrator.core.risk import RiskRules
 from orchestrator.sdk.runbooks import load_runbook, load_runbooks
 from orchestrator.settings import ENV_PREFIX, Settings
-from orchestrator.web import admin, approvals, health, policies, stream, workflows
+from orchestrator.web import admin, approvals, audit, delegations, health, links, policies, stream, waiting, workflows
 from orchestrator.web.problems import STATUS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -265,7 +265,8 @@ def test_every_variable_named_is_read_somewhere(page: Path) -> None:
 
 
 def test_the_table_of_routes_is_complete() -> None:
-    routers = (admin.router, approvals.router, health.router, policies.router, stream.router, workflows.router)
+    modules = (admin, approvals, audit, delegations, health, links, policies, stream, waiting, workflows)
+    routers = [module.router for module in modules]
     routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
     served = {f"{method} {route.path}" for route in routes for method in route.methods or ()}
     text = (REPOSITORY / "docs" / "api.md").read_text(encoding="utf-8")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from urllib.parse import urlsplit
 
 
@@ -17,6 +17,8 @@ class Proxy:
         self._open: set[asyncio.StreamWriter] = set()
         self._whole = True
         self.port = 0
+        # How often something was sent towards Postgres.
+        self.sent = 0
 
     @property
     def url(self) -> str:
@@ -53,14 +55,20 @@ class Proxy:
         both = {writer, far_writer}
         self._open |= both
         try:
-            await asyncio.gather(_pass(reader, far_writer), _pass(far_reader, writer))
+            await asyncio.gather(_pass(reader, far_writer, self._count), _pass(far_reader, writer))
         finally:
             self._open -= both
 
+    def _count(self) -> None:
+        self.sent += 1
 
-async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+
+async def _pass(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, note: Callable[[], None] = lambda: None
+) -> None:
     with contextlib.suppress(OSError):
         while data := await reader.read(65_536):
+            note()
             writer.write(data)
             await writer.drain()
     writer.close()

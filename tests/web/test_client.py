@@ -20,7 +20,7 @@ async def test_a_workflow_is_led_through_its_life_with_the_async_client(edge: Ed
     async with keyturn.working(), edge.client("rita") as rita, edge.client("tara") as tara:
         values = {"operation": "deploy", "environment": "production"}
         submitted = await rita.submit("governed", values, title="Ship it")
-        waiting = await rita.wait(submitted.workflow_id, 20, until="decision")
+        waiting = await rita.wait(submitted.workflow_id, 20, until="settled")
         assert waiting.status == "waiting"
         with pytest.raises(ApiError) as refused:
             await rita.approve(submitted.workflow_id)
@@ -50,7 +50,7 @@ async def test_the_sync_client_does_the_same(edge: Edge, keyturn: harness.Keytur
             values = {"operation": "deploy", "environment": "production"}
             workflow_id = rita.submit("governed", values, idempotency_key="once").workflow_id
             assert rita.submit("governed", values, idempotency_key="once").replayed
-            assert rita.wait(workflow_id, 20, until="decision").status == "waiting"
+            assert rita.wait(workflow_id, 20, until="settled").status == "waiting"
             tara.approve(workflow_id, "go", approval_id=tara.pending().workflows[0].approval_id)
             done = rita.wait(workflow_id, 20)
             assert done.status == "completed", done.error

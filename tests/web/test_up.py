@@ -18,7 +18,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from orchestrator.core.anchors import check_anchor
 from orchestrator.sdk.client import AsyncKeyturn
+from orchestrator.service.signing import ensure_key
 from tests.harness import APPS
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -97,6 +99,9 @@ async def test_one_command_serves_survives_and_stops(data_dir: Path) -> None:
         assert any("governed" in line for line in one.said)
         assert first["key"] not in "\n".join(one.said)
 
+        anchor_key = data_dir / "anchor-key.pem"
+        assert stat.S_IMODE(anchor_key.stat().st_mode) == 0o600
+
         second = await asyncio.create_subprocess_exec(
             *command("up", "--port", "0"), cwd=PROJECT, env=environment(data_dir),
             stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
@@ -107,7 +112,7 @@ async def test_one_command_serves_survives_and_stops(data_dir: Path) -> None:
 
         owner = one.client()
         waiting = await owner.submit("governed", {"operation": "deploy", "environment": "production"})
-        assert (await owner.wait(waiting.workflow_id, 20, until="decision")).status == "waiting"
+        assert (await owner.wait(waiting.workflow_id, 20, until="settled")).status == "waiting"
 
         postmaster = one.postmaster
         os.kill(postmaster, signal.SIGKILL)
@@ -122,6 +127,9 @@ async def test_one_command_serves_survives_and_stops(data_dir: Path) -> None:
         done = await owner.wait(waiting.workflow_id, 20)
         assert done.status == "completed", done.error
         postmaster = one.postmaster
+        anchor = b"".join([piece async for piece in owner.anchor_audit()]).decode().splitlines()
+        assert check_anchor(anchor, ensure_key(anchor_key)).chains == 2
+        assert (await owner.verify_audit()).ok
         await owner.close()
         await tara.close()
     assert not psutil.pid_exists(postmaster)

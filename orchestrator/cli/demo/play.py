@@ -56,7 +56,7 @@ class Play:
 
     def gate(self, workflow_id: str) -> ApprovalRecord:
         """Wait until the workflow waits for a decision, and return what it asks; DemoFailed when it ends instead."""
-        status = self.requester.wait(workflow_id, WAIT_SECONDS, until="decision")
+        status = self.requester.wait(workflow_id, WAIT_SECONDS, until="settled")
         waiting = [approval for approval in status.approvals if approval.state == "pending"]
         if not waiting:
             raise DemoFailed(f"{workflow_id} is {status.status} and asks nothing: {status.error or status.reason}")
@@ -64,7 +64,7 @@ class Play:
 
     def finished(self, workflow_id: str) -> WorkflowRecord:
         """Wait for the workflow's end, and return it whole."""
-        self.requester.wait(workflow_id, WAIT_SECONDS)
+        self.requester.wait(workflow_id, WAIT_SECONDS, until="ended")
         return self.requester.workflow(workflow_id)
 
     def decide(self, workflow_id: str, who: str, suggested: str, *, ask: bool = True) -> bool:
