@@ -125,7 +125,7 @@ async def break_glass(table: Table, step: Step) -> Outcome:
     """The verb. What was broken runs at once, so a worker is let run it where the scenario says that it has."""
     outcome = await _verb(table, step, "break-glass", {"justification": step.maybe("justification") or ""})
     if outcome.status == 200 and "executed" in {step.expect.get("code"), step.expect.get("state")}:
-        ran = await _executed(table, table.request(step))
+        ran = await run_approved(table, table.request(step))
         return outcome if ran.status == 200 and step.expect.get("code") != "executed" else ran
     return outcome
 
@@ -162,10 +162,11 @@ async def execute(table: Table, step: Step) -> Outcome:
     PLANTED.pop(request.workflow_id, None)
     if payload is not None:
         PLANTED[request.workflow_id] = table.action(mapping(payload, str(step)))
-    return await _executed(table, request)
+    return await run_approved(table, request)
 
 
-async def _executed(table: Table, request: Request) -> Outcome:
+async def run_approved(table: Table, request: Request) -> Outcome:
+    """One attempt to run what was approved, and what came of it."""
     before = (await table.approval(request)).get("state")
     if before in _OVER:  # a retry would ask anew
         return _OVER[before]

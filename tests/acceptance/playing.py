@@ -79,7 +79,7 @@ async def _check_one(table: Table, step: Step, outcome: Outcome, key: str, value
         case "sha256":
             _check_digest(table, what, str(value), request, approval)
         case "due" | "expires":
-            meant = comparing.instants(value, what, table.scenario.t0, request.at)
+            meant = comparing.instants(value, what, table.scenario.t0, request.at, table.world.clock.now)
             if not near(meant, approval.get(f"{key}_at")):
                 table.differences.append(f"{what}: expected {value!r}, got {approval.get(f'{key}_at')!r}")
         case _:
