@@ -642,9 +642,9 @@ BEGIN
                json_to_recordset(p_deliveries) AS d (channel text, recipient text, people text[])
          WHERE n.notice_id = p_notice
         ON CONFLICT (notice_id, channel, recipient) DO NOTHING
-        RETURNING delivery_id
+        RETURNING delivery_id, channel
     )
-    SELECT array_agg(jsonb_build_object('delivery_id', delivery_id)) INTO v_new FROM added;
+    SELECT array_agg(jsonb_build_object('delivery_id', delivery_id, 'channel', channel)) INTO v_new FROM added;
     UPDATE keyturn.notices SET fanned_at = coalesce(p_at, now()) WHERE notice_id = p_notice;
     IF v_new IS NOT NULL THEN
         PERFORM keyturn.defer_chores('keyturn:deliver', v_new);

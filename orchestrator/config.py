@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.core.channels import Channels
+from orchestrator.core.confidence import DEFAULT_RULES, ConfidenceRules
 from orchestrator.core.errors import InvalidDocument
 from orchestrator.core.gates import NodeGate
 from orchestrator.core.risk import RiskRules
@@ -17,6 +18,7 @@ RISK_FILE = "hitl/risk-assessment-rules.yaml"
 TRIGGERS_FILE = "hitl/interrupt-triggers.yaml"
 POLICIES_FILE = "hitl/approval-policies.yaml"
 CHANNELS_FILE = "channels.yaml"
+CONFIDENCE_FILE = "hitl/confidence.yaml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,7 @@ class Governance:
     """Everything that decides what may run, compiled (rules, triggers, levels and gates), and who is told of it."""
 
     rules: RiskRules
+    confidence: ConfidenceRules = field(default=DEFAULT_RULES)
     channels: Channels = field(default_factory=Channels)
 
     @property
@@ -47,18 +50,29 @@ def load_governance(folder: Path) -> Governance:
     if problems:
         raise InvalidDocument(tuple(problems))
     rules = RiskRules.load(texts[0], texts[1], (str(files[0]), str(files[1])))
-    return Governance(rules, load_channels(folder / CHANNELS_FILE))
+    return Governance(rules, load_confidence(folder), load_channels(folder / CHANNELS_FILE))
 
 
 def load_channels(file: Path) -> Channels:
     """The channels of a file; none when there is no such file. Raises InvalidDocument."""
-    if not file.exists():
-        return Channels()
+    return Channels.load(_text(file), str(file)) if file.exists() else Channels()
+
+
+def load_confidence(folder: Path) -> ConfidenceRules:
+    """The factors, adjustments and thresholds of `confidence.yaml`; without that file, the shipped weights alone.
+
+    Raises InvalidDocument when the file is there and wrong.
+    """
+    file = folder / CONFIDENCE_FILE
+    return ConfidenceRules.load(_text(file), str(file)) if file.exists() else DEFAULT_RULES
+
+
+def _text(file: Path) -> str:
     problems: list[str] = []
     text = read_text(file, problems)
     if problems:
         raise InvalidDocument(tuple(problems))
-    return Channels.load(text, str(file))
+    return text
 
 
 def read_text(file: Path, problems: list[str]) -> str:

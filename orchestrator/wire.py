@@ -579,6 +579,8 @@ class Simulation(Response):
     success: Literal[True] = True
     replayed: int
     differences: Sequence[PolicyDifference]
+
+
 class AuditEvent(EventRecord):
     """One event of the audit trail; a namespace's own events are those of `@` and its name. `hash` in hex."""
 

@@ -87,9 +87,9 @@ async def fan_out(context: procrastinate.JobContext, workflow_id: str) -> None:
     await _notifier(context).fan_out(workflow_id)
 
 
-async def deliver(context: procrastinate.JobContext, delivery_id: str) -> None:
+async def deliver(context: procrastinate.JobContext, delivery_id: str, channel: str) -> None:
     """Make one attempt at a delivery."""
-    again = await _notifier(context).deliver(delivery_id)
+    again = await _notifier(context).deliver(delivery_id, channel)
     if again is not None:
         raise _Later(again)
 
@@ -105,8 +105,8 @@ async def rescue(context: procrastinate.JobContext, timestamp: int) -> None:
     workflows, deliveries = await _notifier(context).late()
     for workflow_id in workflows:
         await context.app.configure_task(FAN_OUT, queue=QUEUE).defer_async(workflow_id=workflow_id)
-    for delivery_id in deliveries:
-        await context.app.configure_task(DELIVER, queue=QUEUE).defer_async(delivery_id=delivery_id)
+    for delivery_id, channel in deliveries:
+        await context.app.configure_task(DELIVER, queue=QUEUE).defer_async(delivery_id=delivery_id, channel=channel)
     if stalled or workflows or deliveries:
         counts = (timestamp, len(stalled), len(workflows), len(deliveries))
         log.warning("rescue at %s: %s stalled jobs, %s workflows with lost notices, %s lost deliveries", *counts)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -30,6 +31,8 @@ LEASE: Final = timedelta(seconds=120)
 _ATTEMPT_SECONDS: Final = 100.0
 # How long a delivery waits for one before it that is under way; the end of that one wakes it.
 PAUSE: Final = timedelta(seconds=30)
+# A channel that fails may hang: so many attempts at it at a time, which leaves the others their turn.
+_PROBES: Final = 2
 # What has not been looked at for so long has lost its job.
 LATE: Final = timedelta(minutes=5)
 
@@ -41,8 +44,8 @@ class PageLinks:
     public_url: str
 
     async def __call__(self, link: Link) -> str:
-        """The page."""
-        return f"{self.public_url}/approvals/{link.approval_id}"
+        """The page; of Keyturn itself where there is no request."""
+        return f"{self.public_url}/approvals/{link.approval_id}" if link.approval_id else self.public_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,9 @@ class Notifier:
     links: Links = field(default_factory=lambda: PageLinks("http://127.0.0.1:8001"))
     backoff: Backoff = field(default_factory=Backoff)
     clock: Clock = database_clock
+    # How many attempts are under way by channel, and the channels whose last one failed.
+    running: Counter[str] = field(default_factory=Counter[str])
+    failing: set[str] = field(default_factory=set[str])
 
     async def fan_out(self, workflow_id: str) -> None:
         """Write the deliveries of a workflow's notices; what was written before stays."""
@@ -64,8 +70,18 @@ class Notifier:
                 deliveries = await self._deliveries(conn, notice)
                 await notices.queue_deliveries(conn, notice["notice_id"], deliveries, self.clock())
 
-    async def deliver(self, delivery_id: str) -> datetime | None:
+    async def deliver(self, delivery_id: str, channel: str) -> datetime | None:
         """Make one attempt if it is time; returns when to look at the delivery again, None when it has ended."""
+        if channel in self.failing and self.running[channel] >= _PROBES:
+            async with self.db.connection() as conn:
+                return await notices.again(conn, delivery_id, PAUSE, self.clock())
+        self.running[channel] += 1
+        try:
+            return await self._attempt(delivery_id)
+        finally:
+            self.running[channel] -= 1
+
+    async def _attempt(self, delivery_id: str) -> datetime | None:
         now = self.clock()
         async with self.db.connection() as conn:
             row = await notices.claim(conn, delivery_id, LEASE, now)
@@ -95,8 +111,8 @@ class Notifier:
         await self._sent(row, about, external)
         return None
 
-    async def late(self) -> tuple[list[str], list[str]]:
-        """Workflows with notices, and deliveries, whose jobs were lost."""
+    async def late(self) -> tuple[list[str], list[tuple[str, str]]]:
+        """Workflows with notices, and deliveries with their channels, whose jobs were lost."""
         async with self.db.connection() as conn:
             return await notices.late(conn, LATE, self.clock())
 
@@ -187,6 +203,7 @@ class Notifier:
     # What came of it
 
     async def _sent(self, row: Params, about: Params, external: str | None) -> None:
+        self.failing.discard(row["channel"])
         async with self.db.transaction() as conn:
             there = await workflows.lock(conn, row["namespace"], row["workflow_id"], self.clock())
             new = await notices.sent(conn, row["delivery_id"], external, self.clock())
@@ -195,6 +212,7 @@ class Notifier:
         self.db.ring(events.EVENTS_CHANNEL, row["workflow_id"], patient=True)
 
     async def _failed(self, row: Params, about: Params, error: Undelivered, private: Sequence[str]) -> datetime | None:
+        self.failing.add(row["channel"])
         why = hidden(str(error), private)
         final = isinstance(error, Undeliverable)
         now = self.clock()

@@ -12,12 +12,13 @@ from typing import Any
 
 from orchestrator.core.canonical import digest
 from orchestrator.core.cel import facts_of
-from orchestrator.core.confidence import AUTO_THRESHOLD, QUICK_THRESHOLD, route
+from orchestrator.core.confidence import DEFAULT_RULES, ConfidenceRules, adjusted, route
 from orchestrator.core.deadlines import deadlines, lapses_at
 from orchestrator.core.errors import JustificationRequired, Unroutable
 from orchestrator.core.freezes import frozen_until
 from orchestrator.core.model import (
     Action,
+    Adjustment,
     ApprovalState,
     Assessment,
     Level,
@@ -38,23 +39,39 @@ UNROUTABLE_ESCALATED = "unroutable_escalated"
 class Asking:
     """What asks for an approval, besides the action.
 
-    `confidence` (0 to 100) and `adjustments` (points) are an agent's and mean nothing unless `from_agent`; `raised_to`
-    is the level the graph asks for, `justification` the requester's.
+    `confidence` (0 to 100), its `adjustments` and the `thresholds` for AUTO and QUICK are an agent's and mean nothing
+    unless `from_agent`; None leaves them to the configuration. `raised_to` is the level the graph asks for,
+    `justification` the requester's.
     """
 
     requester: Requester
     workflow: Mapping[str, object]
     confidence: float | None = None
     from_agent: bool = False
-    adjustments: tuple[float, ...] = ()
-    thresholds: tuple[float, float] = (AUTO_THRESHOLD, QUICK_THRESHOLD)
+    adjustments: tuple[Adjustment, ...] | None = None
+    thresholds: tuple[float | None, float | None] = (None, None)
     raised_to: Level | None = None
     justification: str = ""
+
+    def bands(self, law: Law) -> tuple[float, float]:
+        """From where on a score is AUTO and QUICK."""
+        auto, quick = self.thresholds
+        auto = law.confidence.thresholds.auto if auto is None else auto
+        return auto, min(law.confidence.thresholds.quick, auto) if quick is None else quick
+
+    def adjusted_by(self, action: Action, law: Law) -> tuple[Adjustment, ...]:
+        """What the confidence is adjusted by: what the request brings, else what the configuration says."""
+        if not self.from_agent:
+            return ()
+        if self.adjustments is not None:
+            return self.adjustments
+        return law.confidence.adjustments(action, self.requester, self.workflow, self.confidence or 0.0)
 
     def to_json(self) -> dict[str, object] | None:
         """What an edited action needs to be judged again; None when it is all as usual."""
         kept: dict[str, object] = {
-            "confidence": self.confidence, "from_agent": self.from_agent, "adjustments": list(self.adjustments),
+            "confidence": self.confidence, "from_agent": self.from_agent,
+            "adjustments": None if self.adjustments is None else [one.to_json() for one in self.adjustments],
             "thresholds": list(self.thresholds), "raised_to": self.raised_to and self.raised_to.value,
             "justification": self.justification,
         }  # fmt: skip
@@ -67,25 +84,30 @@ class Asking:
         """What `to_json` gave, with who asks and in which workflow."""
         given = {**_USUAL, **(kept or {})}
         auto, quick = given["thresholds"]
+        points = given["adjustments"]
+        adjustments = None if points is None else tuple(Adjustment(one["name"], one["points"]) for one in points)
         return cls(
-            requester, workflow, given["confidence"], given["from_agent"], tuple(given["adjustments"]), (auto, quick),
+            requester, workflow, given["confidence"], given["from_agent"], adjustments, (auto, quick),
             given["raised_to"] and Level(given["raised_to"]), given["justification"],
         )  # fmt: skip
 
 
 _USUAL: dict[str, Any] = {
-    "confidence": None, "from_agent": False, "adjustments": [], "thresholds": [AUTO_THRESHOLD, QUICK_THRESHOLD],
+    "confidence": None, "from_agent": False, "adjustments": None, "thresholds": [None, None],
     "raised_to": None, "justification": "",
 }  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Law:
-    """What requests are judged by: the rules, the published policies, and who holds which role in the namespace."""
+    """What requests are judged by: the rules, the published policies, how agents' confidence is adjusted, and who holds
+    which role in the namespace.
+    """
 
     rules: RiskRules
     book: PolicyBook
     holders: Mapping[str, frozenset[str]] = field(default_factory=dict[str, frozenset[str]])
+    confidence: ConfidenceRules = DEFAULT_RULES
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +121,7 @@ class Judgement:
     frozen: datetime | None
     digest: str
     seen: int
+    adjustments: tuple[Adjustment, ...] = ()
 
     def columns(self, now: datetime) -> dict[str, object]:
         """Its part of an approval's row, made at `now`: pending, or decided by the policy itself."""
@@ -147,15 +170,17 @@ def judge(action: Action, asking: Asking, law: Law, now: datetime) -> Judgement:
     may decide (rule 14).
     """
     requester = asking.requester
-    confidence = (asking.confidence or 0.0) if asking.from_agent else None
+    added = asking.adjusted_by(action, law)
+    points = [one.points for one in added]
+    confidence = adjusted(asking.confidence, points) if asking.from_agent else None
     facts = facts_of(action, requester, asking.workflow, confidence)
     assessment = law.rules.judge(action, facts, asking.raised_to)
     policy = law.book.pick(facts, assessment.level)
     terms = terms_for(assessment.level, law.rules, policy)
     frozen = frozen_until(terms.freeze, now) if terms.freeze else None
-    auto, quick = asking.thresholds
+    auto, quick = asking.bands(law)
     routing = route(
-        assessment.level, terms.auto_approve, asking.confidence, asking.from_agent, asking.adjustments,
+        assessment.level, terms.auto_approve, asking.confidence, asking.from_agent, points,
         frozen=frozen is not None, forbidden=assessment.forbidden_by is not None, auto_threshold=auto,
         quick_threshold=quick,
     )  # fmt: skip
@@ -164,7 +189,7 @@ def judge(action: Action, asking: Asking, law: Law, now: datetime) -> Judgement:
         _check_justified(terms, action, asking)
         terms, flags = _routed(terms, requester.selves, law.holders)
     found = digest(action.to_json(), terms.volatile_fields)
-    return Judgement(assessment, terms, routing, flags, frozen, found, law.book.version)
+    return Judgement(assessment, terms, routing, flags, frozen, found, law.book.version, added)
 
 
 def _check_justified(terms: Terms, action: Action, asking: Asking) -> None:

@@ -246,6 +246,18 @@ class Routing:
 
 
 @dataclass(frozen=True, slots=True)
+class Adjustment:
+    """Points added to, or taken from, a confidence, and what for."""
+
+    name: str
+    points: float
+
+    def to_json(self) -> dict[str, object]:
+        """As a payload and an event carry it."""
+        return {"name": self.name, "points": self.points}
+
+
+@dataclass(frozen=True, slots=True)
 class Vote:
     """One person's verdict on one revision, with the roles they held when it was counted."""
 

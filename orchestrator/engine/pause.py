@@ -15,6 +15,7 @@ from langgraph.types import Interrupt
 
 from orchestrator.core.asking import UNROUTABLE_ESCALATED, Asking, Judgement, Law, judge, resolved
 from orchestrator.core.canonical import canonical_json, digest, redact
+from orchestrator.core.errors import GraphFault
 from orchestrator.core.model import ApprovalState, Assessment, Kind, Level, Requirement, Route, Routing
 from orchestrator.core.policy import Terms, terms_for
 from orchestrator.core.questions import check_answer
@@ -145,13 +146,17 @@ def _described(ask: Ask) -> str:
 def _approval(lease: Lease, law: Law, ask: Ask, node: str, now: datetime) -> Params:
     assert ask.action is not None  # noqa: S101 an approval has an action: the reader saw to it
     asking = Asking(
-        lease.requester, lease.facts(node), ask.confidence, ask.from_agent, raised_to=ask.raised_to,
-        justification=ask.justification,
+        lease.requester, lease.facts(node), ask.confidence, ask.from_agent, ask.adjustments,
+        (ask.auto_threshold, ask.quick_threshold), ask.raised_to, ask.justification,
     )  # fmt: skip
+    auto, quick = asking.bands(law)
+    if quick > auto:
+        detail = f"an interrupt() payload is malformed: its threshold quick ({quick:g}) is above auto ({auto:g})"
+        raise GraphFault(detail)
     judged = judge(ask.action, asking, law, now)
     return {
         **judged.columns(now), "asked": asking.to_json(), "asked_digest": judged.digest, "editable": ask.editable,
-        "notify": judged.terms.notify,
+        "notify": judged.terms.notify, "adjustments": [one.to_json() for one in judged.adjustments],
     }  # fmt: skip
 
 
@@ -192,6 +197,8 @@ def _events(row: Params) -> list[Event]:
         "description": row["description"],
         "digest": row["digest"],
     }
+    if row["confidence"] is not None:
+        facts |= {"confidence": row["confidence"], "adjustments": row["adjustments"]}
     if row["state"] == ApprovalState.PENDING:
         more = {
             "action": row["action"], "question": row["question"], "reasons": row["reasons"], "policy": row["policy"],

@@ -18,7 +18,7 @@ from langgraph.types import Interrupt
 from orchestrator.core.canonical import canonical_json, redact
 from orchestrator.core.errors import GraphFault, InvalidInput
 from orchestrator.core.json_schema import problems
-from orchestrator.core.model import Action, Kind, Level
+from orchestrator.core.model import Action, Adjustment, Kind, Level
 from orchestrator.core.plain import plain_json
 from orchestrator.sdk.gate import as_action
 
@@ -34,7 +34,9 @@ class Ask:
     """One request found in an interrupt; a batched interrupt holds several, told apart by `item`.
 
     `from_agent` says that a confidence is due (missing counts as 0). `question` is `{prompt, options?, schema?,
-    default?}`; `allowed` are the dialect's own kinds of decision.
+    default?}`; `allowed` are the dialect's own kinds of decision. `adjustments` None: those of the configuration apply.
+    `auto_threshold` and `quick_threshold` are the tool's own, in place of the configured ones. `justification` is the
+    requester's.
     """
 
     kind: Kind
@@ -48,8 +50,15 @@ class Ask:
     from_agent: bool = False
     raised_to: Level | None = None
     allowed: tuple[str, ...] = ()
-    editable: bool = False
+    adjustments: tuple[Adjustment, ...] | None = None
+    auto_threshold: float | None = None
+    quick_threshold: float | None = None
     justification: str = ""
+
+    @property
+    def editable(self) -> bool:
+        """Whether the action may be edited before it is decided."""
+        return "edit" in self.allowed
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +146,42 @@ def _approval(body: Json) -> Ask:
         from_agent="confidence" in body,
         raised_to=Level(str(body["risk"])) if body.get("risk") else None,
         allowed=("approve", "edit", "reject") if body.get("editable") is True else ("approve", "reject"),
-        editable=body.get("editable") is True,
+        adjustments=_adjustments(body.get("adjustments")),
+        auto_threshold=_threshold(body.get("thresholds"), "auto"),
+        quick_threshold=_threshold(body.get("thresholds"), "quick"),
         justification=str(body.get("justification") or ""),
     )
+
+
+def _adjustments(value: object) -> tuple[Adjustment, ...] | None:
+    """`[{"name", "points"}]`; None where the interrupt brings none of its own."""
+    if value is None:
+        return None
+    if not isinstance(value, list):
+        detail = "`adjustments` must be a list of {name, points}"
+        raise InvalidInput(detail)
+    found: list[Adjustment] = []
+    for entry in cast("list[Json]", value):
+        points = _number(entry["points"])
+        if points is None:
+            detail = f"the points of adjustment {entry['name']!r} are no number"
+            raise InvalidInput(detail)
+        found.append(Adjustment(str(entry["name"]), points))
+    return tuple(found)
+
+
+def _threshold(value: object, name: str) -> float | None:
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        detail = "`thresholds` must be an object with auto, quick or both"
+        raise InvalidInput(detail)
+    given = cast("Json", value).get(name)
+    found = _number(given)
+    if given is not None and (found is None or not 0 <= found <= 100):  # noqa: PLR2004 a percentage
+        detail = f"the threshold `{name}` is {given!r}; allowed: a number from 0 to 100"
+        raise InvalidInput(detail)
+    return found
 
 
 def _question(body: Json) -> Ask:
@@ -235,7 +277,7 @@ def _tool(dialect: str, item: int, request: Json, allowed: tuple[str, ...]) -> A
         return Ask(Kind.QUESTION, dialect, item, action, {"prompt": prompt, "schema": {"type": "string"}}, description,
                    "resume", allowed=allowed)  # fmt: skip
     return Ask(Kind.APPROVAL, dialect, item, action, None, description, "resume", _number(request.get("confidence")),
-               from_agent=True, allowed=allowed, editable="edit" in allowed)  # fmt: skip
+               from_agent=True, allowed=allowed)  # fmt: skip
 
 
 def _is_inbox(entry: object) -> bool:
@@ -260,7 +302,7 @@ def _inbox(item: int, entry: Json) -> Ask:
         return Ask(Kind.QUESTION, "agent_inbox", item, action, {"prompt": prompt, "schema": schema},
                    description, "resume", allowed=allowed)  # fmt: skip
     return Ask(Kind.APPROVAL, "agent_inbox", item, action, None, description, "resume", from_agent=True,
-               allowed=allowed, editable="edit" in allowed)  # fmt: skip
+               allowed=allowed)  # fmt: skip
 
 
 def _raw(value: object, interrupt: Interrupt) -> Ask:

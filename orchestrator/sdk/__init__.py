@@ -13,41 +13,58 @@ from orchestrator.core.model import Action
 from orchestrator.sdk.options import PURE, GraphOptions, options
 
 if TYPE_CHECKING:
+    from orchestrator.core.confidence import Confidence
+    from orchestrator.sdk.confidence import calculate_confidence, confident
     from orchestrator.sdk.effects import Effect, Happened, Unknown, effect
     from orchestrator.sdk.gate import Decision, ask, confirm, request_approval
     from orchestrator.sdk.runtime import idempotency_key
+    from orchestrator.sdk.tool import HitlTool, ToolRejected, hitl_tool, tool_key
 
 # Imported when first asked for: some bring LangGraph along, which the client and the command line do without.
 _HOMES = {
+    "Confidence": "orchestrator.core.confidence",
     "Decision": "orchestrator.sdk.gate",
     "Effect": "orchestrator.sdk.effects",
     "Happened": "orchestrator.sdk.effects",
+    "HitlTool": "orchestrator.sdk.tool",
+    "ToolRejected": "orchestrator.sdk.tool",
     "Unknown": "orchestrator.sdk.effects",
     "ask": "orchestrator.sdk.gate",
+    "calculate_confidence": "orchestrator.sdk.confidence",
+    "confident": "orchestrator.sdk.confidence",
     "confirm": "orchestrator.sdk.gate",
     "effect": "orchestrator.sdk.effects",
+    "hitl_tool": "orchestrator.sdk.tool",
     "idempotency_key": "orchestrator.sdk.runtime",
     "request_approval": "orchestrator.sdk.gate",
+    "tool_key": "orchestrator.sdk.tool",
 }
 
 __all__ = [
     "PURE",
     "Action",
     "ActionRejected",
+    "Confidence",
     "Decision",
     "DigestMismatch",
     "Effect",
     "GraphOptions",
     "Happened",
+    "HitlTool",
     "InvalidInput",
     "KeyturnError",
+    "ToolRejected",
     "Unknown",
     "ask",
+    "calculate_confidence",
+    "confident",
     "confirm",
     "effect",
+    "hitl_tool",
     "idempotency_key",
     "options",
     "request_approval",
+    "tool_key",
 ]
 
 

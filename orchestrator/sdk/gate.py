@@ -6,6 +6,7 @@ when the decision arrives.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, cast
@@ -14,6 +15,7 @@ from langgraph.types import interrupt
 
 from orchestrator.core.actions import action_from
 from orchestrator.core.canonical import digest
+from orchestrator.core.confidence import Confidence
 from orchestrator.core.errors import DigestMismatch, InvalidInput
 from orchestrator.core.model import Action
 
@@ -73,7 +75,7 @@ def as_action(value: Action | Mapping[str, object]) -> Action:
 def request_approval(
     action: Action | Mapping[str, object],
     *,
-    confidence: float | None = None,
+    confidence: float | Confidence | None = None,
     risk: str | None = None,
     on_reject: OnReject = "cancel",
     on_mismatch: OnMismatch = "fail",
@@ -83,10 +85,11 @@ def request_approval(
 ) -> Decision:
     """Ask for an approval of `action` and wait for it, for as long as it takes.
 
-    `confidence` (0 to 100) is an agent's; leave it out for what a person or a pipeline asked for. `risk` can raise the
-    risk that the rules find, never lower it. When the request is rejected the workflow ends, unless `on_reject` is
-    `resume`: then the decision comes back with `approved` false. `justification` is the requester's, where a policy
-    wants one.
+    `confidence` (0 to 100) is an agent's; leave it out for what a person or a pipeline asked for. A number is adjusted
+    as `confidence.yaml` says; what `calculate_confidence` gave brings its own adjustments. NaN and infinities count as
+    0. `risk` can raise the risk that the rules find, never lower it. When the request is rejected the workflow ends,
+    unless `on_reject` is `resume`: then the decision comes back with `approved` false. `justification` is the
+    requester's, where a policy wants one.
 
     With `editable` people may change the action before they approve it: run `decision.action` then, which is what was
     approved. Without it nobody can edit the request.
@@ -98,8 +101,7 @@ def request_approval(
     payload: dict[str, object] = {
         "type": "approval", "action": wanted, "on_reject": on_reject, "description": description,
     }  # fmt: skip
-    if confidence is not None:
-        payload["confidence"] = confidence
+    payload |= confidence_payload(confidence)
     if risk is not None:
         payload["risk"] = risk
     if editable:
@@ -115,6 +117,16 @@ def request_approval(
             raise mismatch(decision, wanted)
     detail = f"the action changed {MAX_ASKS} times while its approval was pending"
     raise DigestMismatch(detail)
+
+
+def confidence_payload(confidence: float | Confidence | None) -> dict[str, object]:
+    """The part of a payload that says how sure the agent is; empty where no agent asks."""
+    if confidence is None:
+        return {}
+    if isinstance(confidence, Confidence):
+        own = [one.to_json() for one in confidence.adjustments]
+        return {"confidence": confidence.base, "adjustments": own}
+    return {"confidence": confidence if math.isfinite(confidence) else 0.0}
 
 
 def read_decision(value: object, wanted: Mapping[str, object]) -> Decision:

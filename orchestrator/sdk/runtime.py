@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Coroutine, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, cast
 
 from langgraph.config import get_config
@@ -17,11 +17,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """Which node runs, and which visit of it: stable when the same step runs again after a crash."""
+    """Which node runs, and which visit of it: stable when the same step runs again after a crash.
+
+    `turns` are the gated tool calls of this one run of it.
+    """
 
     node: str
     number: str
     depth: int = 1
+    turns: dict[str, object] = field(default_factory=dict[str, object], compare=False, repr=False)
 
     def inside(self, node: str, number: str) -> Visit:
         """The visit of a node of a subgraph that runs inside this one."""

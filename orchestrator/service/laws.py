@@ -39,7 +39,7 @@ class Laws:
         book = await self._books.at(self._db, namespace, policy_version)
         async with self._db.connection() as conn:
             holders = await people.by_role(conn, namespace)
-        law = Law(self._governance.rules, book, holders)
+        law = Law(self._governance.rules, book, holders, self._governance.confidence)
         if len(self._known) >= _REMEMBER_AT_MOST:
             self._known.clear()
         self._known[namespace] = (wanted, law)

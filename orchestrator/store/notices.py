@@ -67,10 +67,13 @@ RETURNING d.delivery_id, d.notice_id, d.namespace, d.workflow_id, d.channel, d.r
     d.queued_at, d.external_id, coalesce(%(now)s::timestamptz, now()) AS now
 """
 
-# When to look at a delivery again that cannot be sent now; no row when it has ended.
+# When to look at a delivery again that cannot be sent now: not before those that go first; no row when it has ended.
 AGAIN = """
-SELECT greatest(next_at, coalesce(%(now)s::timestamptz, now()) + %(pause)s) AS at
-  FROM keyturn.deliveries WHERE delivery_id = %(delivery)s AND state = 'queued'
+SELECT greatest(d.next_at, coalesce(%(now)s::timestamptz, now()) + %(pause)s,
+                (SELECT max(e.next_at) FROM keyturn.deliveries e
+                  WHERE e.approval_id = d.approval_id AND e.channel = d.channel AND e.recipient = d.recipient
+                    AND e.notice_id < d.notice_id AND e.state = 'queued')) AS at
+  FROM keyturn.deliveries d WHERE d.delivery_id = %(delivery)s AND d.state = 'queued'
 """
 
 # What a message tells, as it is now.
@@ -107,8 +110,9 @@ RETURNING next_at
 
 # What waited behind a delivery that has ended may go on at once.
 WAKE_NEXT = """
-SELECT keyturn.defer_chores('keyturn:deliver', ARRAY[jsonb_build_object('delivery_id', n.delivery_id)])
-  FROM (SELECT e.delivery_id
+SELECT keyturn.defer_chores('keyturn:deliver',
+           ARRAY[jsonb_build_object('delivery_id', n.delivery_id, 'channel', n.channel)])
+  FROM (SELECT e.delivery_id, e.channel
           FROM keyturn.deliveries d
           JOIN keyturn.deliveries e ON e.approval_id = d.approval_id AND e.channel = d.channel
                                    AND e.recipient = d.recipient AND e.notice_id > d.notice_id AND e.state = 'queued'
@@ -123,7 +127,7 @@ SELECT DISTINCT workflow_id FROM (
      WHERE fanned_at IS NULL AND at < coalesce(%(now)s::timestamptz, now()) - %(late)s ORDER BY at LIMIT 100) AS n
 """
 LATE_DELIVERIES = """
-SELECT delivery_id FROM keyturn.deliveries
+SELECT delivery_id, channel FROM keyturn.deliveries
  WHERE state = 'queued' AND next_at < coalesce(%(now)s::timestamptz, now()) - %(late)s ORDER BY next_at LIMIT 100
 """
 
@@ -239,12 +243,12 @@ async def failed(
     return last
 
 
-async def late(conn: Connection, allowed: timedelta, now: datetime | None) -> tuple[list[str], list[str]]:
-    """Workflows with notices, and deliveries, that nobody has looked at for longer than is `allowed`."""
+async def late(conn: Connection, allowed: timedelta, now: datetime | None) -> tuple[list[str], list[tuple[str, str]]]:
+    """Workflows with notices, and deliveries with their channels, that were left alone for longer than is `allowed`."""
     given = {"late": allowed, "now": now}
     workflows = await (await conn.execute(LATE_NOTICES, given)).fetchall()
     deliveries = await (await conn.execute(LATE_DELIVERIES, given)).fetchall()
-    return [row["workflow_id"] for row in workflows], [row["delivery_id"] for row in deliveries]
+    return [row["workflow_id"] for row in workflows], [(row["delivery_id"], row["channel"]) for row in deliveries]
 
 
 async def deliveries_of(conn: Connection, namespace: str, approval_id: str) -> list[Params]:

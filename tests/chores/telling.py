@@ -103,7 +103,7 @@ class Telling:
             self.now = max(self.now, first)
             for row in due:
                 if row["next_at"] <= self.now:
-                    await self.notifier.deliver(row["delivery_id"])
+                    await self.notifier.deliver(row["delivery_id"], row["channel"])
         message = f"still queued after {rounds} rounds"
         raise AssertionError(message)
 
@@ -111,7 +111,7 @@ class Telling:
         """One attempt at each delivery that is due at the present instant."""
         await self.notifier.fan_out(self.workflow_id)
         for row in await self.deliveries():
-            await self.notifier.deliver(row["delivery_id"])
+            await self.notifier.deliver(row["delivery_id"], row["channel"])
 
     async def deliveries(self) -> list[dict[str, Any]]:
         """All deliveries about the approval."""

@@ -6,18 +6,13 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncGenerator, Sequence
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from orchestrator.chores.guarded_http import GuardedHttp, Resolver, allowed
 from orchestrator.chores.message import Undeliverable, Undelivered
-from tests.chores.receivers import Answer, receiving
+from tests.chores.receivers import Answer, certificate, receiving
 
 DENIED = [
     "0.0.0.0", "0.1.2.3",  # noqa: S104 nothing listens here
@@ -149,25 +144,7 @@ async def test_a_proxy_of_the_environment_is_not_used(monkeypatch: pytest.Monkey
 @contextlib.asynccontextmanager
 async def tls_receiver(name: str, folder: Path) -> AsyncGenerator[tuple[int, list[str], ssl.SSLContext]]:
     """An https server with a certificate for `name`: its port, the names it was asked for, and who trusts it."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = certificate.public_bytes(serialization.Encoding.PEM)
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    (folder / "both.pem").write_bytes(pem + private)
+    pem = certificate(name, folder / "both.pem")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(folder / "both.pem")
     names: list[str] = []
@@ -181,7 +158,7 @@ async def tls_receiver(name: str, folder: Path) -> AsyncGenerator[tuple[int, lis
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context)
     async with server:
-        yield server.sockets[0].getsockname()[1], names, ssl.create_default_context(cadata=pem.decode())
+        yield server.sockets[0].getsockname()[1], names, ssl.create_default_context(cadata=pem)
 
 
 async def test_tls_is_for_the_name_and_not_for_the_address(tmp_path: Path) -> None:

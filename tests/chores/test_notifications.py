@@ -105,14 +105,14 @@ async def test_an_attempt_that_was_cut_off_is_repeated_after_its_lease_under_the
             # The message has been taken, and the worker dies before it can say so.
             monkeypatch.setattr(Notifier, "_sent", dies)
             with pytest.raises(KeyboardInterrupt):
-                await told.notifier.deliver(row["delivery_id"])
+                await told.notifier.deliver(row["delivery_id"], row["channel"])
             monkeypatch.undo()
-            again = await told.notifier.deliver(row["delivery_id"])
+            again = await told.notifier.deliver(row["delivery_id"], row["channel"])
             assert again == told.now + LEASE
             assert len(receiver.requests) == 1
             assert again is not None
             told.now = again
-            assert await told.notifier.deliver(row["delivery_id"]) is None
+            assert await told.notifier.deliver(row["delivery_id"], row["channel"]) is None
             assert len({one.headers["webhook-id"] for one in receiver.requests}) == 1
             assert await states(told) == [("requested", "sent")]
 
@@ -174,7 +174,7 @@ async def test_lost_jobs_are_made_again(database_url: str, tmp_path: Path) -> No
             await told.notifier.fan_out(told.workflow_id)
             told.later(301)
             (row,) = await told.deliveries()
-            assert await told.notifier.late() == ([], [row["delivery_id"]])
+            assert await told.notifier.late() == ([], [(row["delivery_id"], row["channel"])])
 
 
 async def test_whoever_settles_knows_and_the_requester_and_the_others_are_told(

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from orchestrator.chores import app as chores
+from orchestrator.chores.notify import PAUSE
 from orchestrator.store import notices
 from orchestrator.store.db import Database
-from tests.chores.receivers import mail_server, receiving
-from tests.chores.telling import ENVIRONMENT, hook, mail, states, telling
+from tests.chores.receivers import Answer, mail_server, receiving
+from tests.chores.telling import ENVIRONMENT, GUARD, hook, mail, states, telling
 
 
 async def test_a_job_of_a_dead_worker_is_put_back_and_its_message_sent(database_url: str, tmp_path: Path) -> None:
@@ -125,3 +126,55 @@ async def test_every_statement_has_an_index(database_url: str, name: str) -> Non
     plan = "\n".join(row["QUERY PLAN"] for row in rows)
     assert "Index" in plan
     assert "Seq Scan" not in plan
+
+
+async def test_a_receiver_that_hangs_does_not_hold_up_the_other_channels(database_url: str, tmp_path: Path) -> None:
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(hang, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server:
+        with receiving() as receiver:
+            channels = f"""
+channels:
+  stuck: {{type: webhook, url: "http://127.0.0.1:{port}", secrets: ["env:HOOK_SECRET"], {GUARD}}}
+  hook: {{type: webhook, url: "{receiver.url}", secrets: ["env:HOOK_SECRET"], {GUARD}}}
+routes: [{{channels: [stuck, hook]}}]
+"""
+            async with telling(database_url, tmp_path, channels, ENVIRONMENT, notify_timeout_seconds=0.2) as told:
+                notifier = told.notifier
+                await told.notice("requested")
+                await told.step()
+                assert notifier.failing == {"stuck"}
+                notifier.running["stuck"] = 2
+                told.later(60)
+                (stuck,) = [row for row in await told.deliveries() if row["channel"] == "stuck"]
+                assert await notifier.deliver(stuck["delivery_id"], "stuck") == told.now + PAUSE
+                (stuck,) = [row for row in await told.deliveries() if row["channel"] == "stuck"]
+                assert stuck["attempts"] == 1
+                assert {row["channel"]: row["state"] for row in await told.deliveries()} == {
+                    "stuck": "queued", "hook": "sent",
+                }  # fmt: skip
+
+
+async def test_what_waits_behind_a_failed_message_is_looked_at_when_that_is_due(
+    database_url: str, tmp_path: Path
+) -> None:
+    with receiving() as receiver:
+        channels = hook(receiver.url)
+        async with telling(database_url, tmp_path, channels, ENVIRONMENT, notify_backoff_seconds=600) as told:
+            receiver.troubles = [Answer(status=500)]
+            await told.notice("requested")
+            await told.step()
+            await told.notice("settled")
+            await told.notifier.fan_out(told.workflow_id)
+            first, second = await told.deliveries()
+            assert await told.notifier.deliver(second["delivery_id"], "hook") == first["next_at"]
+            told.now = first["next_at"]
+            before = await told.jobs()
+            assert await told.notifier.deliver(first["delivery_id"], "hook") is None
+            # The second is woken as soon as the first has arrived.
+            assert await told.jobs() == before + 1

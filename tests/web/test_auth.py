@@ -70,8 +70,14 @@ def test_the_table_of_routes_is_complete(edge: Edge) -> None:
 
 def _filled(path: str, **ids: str) -> str:
     return path.format(
-        **{"workflow_id": "wf-none", "approval_id": "ap-none", "key_id": "0" * 16, "version": "1",
-           "delegation_id": "dg-none", **ids}
+        **{
+            "workflow_id": "wf-none",
+            "approval_id": "ap-none",
+            "key_id": "0" * 16,
+            "version": "1",
+            "delegation_id": "dg-none",
+            **ids,
+        }
     )
 
 
