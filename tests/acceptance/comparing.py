@@ -15,6 +15,11 @@ from tests.acceptance.translating import person_name, role_name
 _STATES = {"denied": "rejected", "deny": "rejected", "refused": "unroutable", "canceled": "cancelled"}
 RESUMES = {"approved", "answered"}
 CANCELS = {"rejected", "expired", "withdrawn", "cancelled"}
+# What a verb answers, as scenarios may call it too.
+_CODES = {
+    ("link_post", "token_expired"): {"expired"}, ("link_get", "token_expired"): {"expired"},
+    ("break_glass", "resolved"): {"break_glass"}, ("edit", "revised"): {"edited"},
+}  # fmt: skip
 _QUORUM = {"quorum", "slots", "missing_slots", "approvals", "votes", "stages"}
 ENDED = {"workflow-rejected", "workflow-timed-out", "workflow-cancelled"}
 
@@ -25,6 +30,11 @@ class Differences(list[str]):
     def same(self, what: str, expected: object, got: object) -> None:
         if expected != got:
             self.append(f"{what}: expected {expected!r}, got {got!r}")
+
+
+def code_of(verb: str, expected: object, got: str | None) -> str | None:
+    """The code that was got, in the word the scenario has for it."""
+    return str(expected) if expected in _CODES.get((verb, got or ""), ()) else got
 
 
 def state_of(value: object) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import interrupt
@@ -15,12 +15,12 @@ from orchestrator.sdk.runtime import host
 from tests.acceptance.running_instead import PASSING, PLANTED, RAN, RESUMED_WITH
 
 
-class State(TypedDict, total=False):
+class State(TypedDict):
     ask: dict[str, Any]
-    decision: dict[str, Any]
+    decision: NotRequired[dict[str, Any]]
 
 
-def gate(state: State) -> State:
+def gate(state: State) -> dict[str, Any]:
     ask = state["ask"]
     if ask.get("confidence") == "nan":  # JSON cannot carry it: a graph's own code says it
         return {"decision": request_approval(ask["action"], confidence=math.nan).to_json()}
@@ -35,8 +35,8 @@ def passed(found: Any) -> Any:
     return found
 
 
-async def run(state: State) -> State:
-    decision = Decision.from_json(state["decision"])
+async def run(state: State) -> dict[str, Any]:
+    decision = Decision.from_json(state.get("decision", {}))
     if not decision.approved:
         return {}
     workflow_id = host().workflow_id
@@ -51,19 +51,19 @@ async def run(state: State) -> State:
     return {}
 
 
-class Tools(TypedDict, total=False):
+class Tools(TypedDict):
     ask: dict[str, Any]
-    decisions: list[Any]
+    decisions: NotRequired[list[Any]]
 
 
-def tools(state: Tools) -> Tools:
+def tools(state: Tools) -> dict[str, Any]:
     """An agent's tool call in the dialect of LangChain's middleware; what may be run is what comes back."""
     return {"decisions": list(passed(interrupt(state["ask"]))["decisions"])}
 
 
-async def call(state: Tools) -> Tools:
+async def call(state: Tools) -> dict[str, Any]:
     workflow_id, asked = host().workflow_id, state["ask"]["action_requests"]
-    for request, decision in zip(asked, state["decisions"], strict=True):
+    for request, decision in zip(asked, state.get("decisions", []), strict=True):
         match decision["type"]:
             case "approve":
                 RAN.setdefault(workflow_id, []).append({"name": request["name"], "args": request["args"]})

@@ -32,6 +32,8 @@ VERBS: Mapping[str, Callable[[Table, Step], Awaitable[Outcome]]] = {
     "simulate": around.simulate,
     "explain": around.explain,
 }
+# What a step may expect in the words of `final`.
+AT_THE_END = {"filled", "void", "dissent", "reason", "flags", "bypassed", "outbox", "policy_versions"}
 
 
 async def play(table: Table) -> None:
@@ -57,7 +59,8 @@ async def check(table: Table, step: Step, outcome: Outcome) -> None:
     elif refused and "code" not in expected:
         table.differences.append(f"{place}: was not expected to be refused: {outcome.status} {outcome.code}{told}")
     if "code" in expected:
-        table.differences.same(f"{place} code{told}", expected.pop("code"), outcome.code)
+        code = expected.pop("code")
+        table.differences.same(f"{place} code{told}", code, comparing.code_of(step.do, code, outcome.code))
     for key, value in expected.items():
         await _check_one(table, step, outcome, key, value)
 
@@ -82,6 +85,8 @@ async def _check_one(table: Table, step: Step, outcome: Outcome, key: str, value
             meant = comparing.instants(value, what, table.scenario.t0, request.at, table.world.clock.now)
             if not near(meant, approval.get(f"{key}_at")):
                 table.differences.append(f"{what}: expected {value!r}, got {approval.get(f'{key}_at')!r}")
+        case _ if key in AT_THE_END:
+            table.differences += comparing.final(str(step), {key: value}, await table.ending(request))
         case _:
             comparing.check_known({key: value}, {"state", "risk", "sha256", "due", *approval}, str(step))
             if not comparing.within(value, approval[key]):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, cast
 
+from orchestrator.core.votes import CLOCK
 from tests.acceptance import comparing, translating
 from tests.acceptance.comparing import Differences
 from tests.acceptance.reading import Body, Scenario, Step, mapping
@@ -115,12 +116,15 @@ class Table:
         workflow, events = await self.workflow(request), await self.events(request)
         decision = mapping(approval.get("decision"), "decision")
         error = mapping(workflow.get("error"), "error")
+        reasons = [workflow["reason"], decision.get("note"), error.get("code"), approval.get("resolved_by")]
+        if approval.get("resolved_by") == CLOCK:
+            reasons += ["timeout", "expired"]
         return {
             "state": await self.state(request, approval),
             "filled": approval.get("filled", {}),
             "void": approval.get("void", []),
             "dissent": approval.get("dissent", []),
-            "reason": [workflow["reason"], decision.get("note"), error.get("code"), approval.get("resolved_by")],
+            "reason": reasons,
             "policy_versions": approval.get("policy_versions", []),
             "flags": approval.get("flags", []),
             "bypassed": approval.get("bypassed", []),

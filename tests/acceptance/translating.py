@@ -115,7 +115,8 @@ def dump(value: object) -> str:
 
 
 class _Plain(yaml.SafeDumper):
-    def ignore_aliases(self, _data: object) -> bool:
+    def ignore_aliases(self, data: object) -> bool:
+        del data
         return True
 
 
@@ -258,7 +259,7 @@ def write_config(scenario: Scenario, folder: Path) -> Path:
 def _risk_file(scenario: Scenario) -> dict[str, object]:
     # What a policy does not say escalates and expires only when nobody looks any more.
     never = {"request_ttl": "365d", "escalate_after": "364d"}
-    levels = {level: {"approvers": [OFFICERS], **never} for level in LEVELS}
+    levels: dict[str, dict[str, object]] = {level: {"approvers": [OFFICERS], **never} for level in LEVELS}
     levels["low"] = {"auto_approve": True, "notify": False, "approvers": [OFFICERS], **never}
     return {"risk_levels": levels, "rules": [*_policy_risks(scenario), *_routing_rules()]}
 

@@ -10,11 +10,14 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 
+from orchestrator.engine.catalog import Catalog
 from orchestrator.service.dispatch import Claimer
 from orchestrator.worker import Worker
 from tests.acceptance.running_instead import PASSING
@@ -93,7 +96,7 @@ class World:
             headers["Idempotency-Key"] = key
         answer = await self.http.request(method, path, headers=headers, json=body)
         try:
-            found: object = answer.json()
+            found: Any = answer.json()
         except ValueError:
             found = {"text": answer.text}
         return Answer(answer.status_code, found if isinstance(found, dict) else {"items": found})
@@ -113,8 +116,8 @@ class World:
         """Let a worker run what is ready of one graph until nothing is. With `to_the_gate` it is told to stop when the
         gate is passed, and hands the workflow back before what is behind the gate runs.
         """
-        worker = Worker(self.keyturn.ctx, self.keyturn.catalog, self.keyturn.settings)
-        only = replace_entries(self.keyturn, graph)
+        only = _only(self.keyturn.catalog, graph)
+        worker = Worker(self.keyturn.ctx, only, self.keyturn.settings)
         claimer = Claimer(self.keyturn.ctx, worker.worker_id, only, 30.0, 4)
         for _ in range(_MOST_ROUNDS):
             leases = await claimer.claim(0, 0)
@@ -137,12 +140,11 @@ class World:
         await Worker(self.keyturn.ctx, self.keyturn.catalog, self.keyturn.settings)._sweep()
 
 
-def replace_entries(keyturn: Keyturn, graph: str):  # noqa: ANN201
-    """A catalog with one graph, for a claim of that one only."""
-    only = object.__new__(type(keyturn.catalog))
-    only.__dict__.update(keyturn.catalog.__dict__)
-    only.entries = {graph: keyturn.catalog.entries[graph]}
-    return only
+def _only(catalog: Catalog, graph: str) -> Catalog:
+    """A catalog of one graph, for a worker that claims nothing else."""
+    one = copy(catalog)
+    one.entries = {graph: catalog.entries[graph]}
+    return one
 
 
 @contextlib.asynccontextmanager
