@@ -22,6 +22,7 @@ Mode: TypeAlias = Literal["add", "replace"]
 Justification: TypeAlias = Literal["none", "decision", "request", "both"]
 
 _LEVELS = tuple(Level)
+_HOUR, _DAY = 3600, 86_400
 # The later in the row, the stricter.
 _TIMEOUTS: tuple[OnTimeout, ...] = ("approve", "escalate", "expire", "reject")
 
@@ -98,26 +99,26 @@ class Terms:
 
     @classmethod
     def from_json(cls, kept: Mapping[str, Any]) -> Terms:
-        """What `to_json` gave."""
-        escalation, glass = kept["escalation"], kept["break_glass"]
+        """What `to_json` gave; what an older row does not say is as it was then: the defaults."""
+        escalation, glass = kept.get("escalation"), kept.get("break_glass")
         return cls(
             policy=kept["policy"],
             version=kept["version"],
             requirement=Requirement.from_json(kept["requirement"]),
-            request_ttl=timedelta(seconds=kept["request_ttl"]),
-            approval_ttl=timedelta(seconds=kept["approval_ttl"]),
-            on_timeout=kept["on_timeout"],
+            request_ttl=timedelta(seconds=kept.get("request_ttl", _DAY)),
+            approval_ttl=timedelta(seconds=kept.get("approval_ttl", _HOUR)),
+            on_timeout=kept.get("on_timeout", "expire"),
             escalation=escalation
             and Escalation(timedelta(seconds=escalation["after"]), frozenset(escalation["to"]), escalation["mode"]),
-            reminders=tuple(timedelta(seconds=one) for one in kept["reminders"]),
-            recheck_at_execution=kept["recheck_at_execution"],
-            volatile_fields=tuple(kept["volatile_fields"]),
-            freeze=tuple(freeze_from_json(one) for one in kept["freeze"]),
+            reminders=tuple(timedelta(seconds=one) for one in kept.get("reminders", ())),
+            recheck_at_execution=kept.get("recheck_at_execution", False),
+            volatile_fields=tuple(kept.get("volatile_fields", ())),
+            freeze=tuple(freeze_from_json(one) for one in kept.get("freeze", ())),
             break_glass=glass and BreakGlass(glass["role"], timedelta(seconds=glass["review_within"])),
-            fallback_role=kept["fallback_role"],
-            justification_on_request=kept["justification_on_request"],
-            notify=kept["notify"],
-            auto_approve=kept["auto_approve"],
+            fallback_role=kept.get("fallback_role"),
+            justification_on_request=kept.get("justification_on_request", False),
+            notify=kept.get("notify", True),
+            auto_approve=kept.get("auto_approve", False),
         )
 
 

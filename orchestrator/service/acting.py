@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, cast
 
@@ -33,7 +34,7 @@ from orchestrator.service.context import Caller, Context
 from orchestrator.service.deciding import Choice, Code, Deciding, judge, unknown_approval
 from orchestrator.service.refusals import audited, unknown
 from orchestrator.service.settling import settle
-from orchestrator.store import approvals, decisions, events, workflows
+from orchestrator.store import approvals, decisions, events, people, workflows
 from orchestrator.store.db import Connection, Params
 from orchestrator.store.decisions import Written, view_of
 from orchestrator.store.events import EVENTS_CHANNEL, READY_CHANNEL, Event
@@ -94,7 +95,8 @@ async def edit(ctx: Context, caller: Caller, approval_id: str, request: EditRequ
         if not differences:
             detail = "the edit changes nothing"
             raise InvalidInput(detail)
-        requester = view_of(row).requester
+        roles = await people.roles_of(conn, caller.namespace, row["requester"])
+        requester = replace(view_of(row).requester, roles=roles)
         asked = Asking.from_json(whole["asked"], requester, approvals.facts_of_workflow(whole))
         judged = asking.judge(after, asked, law, deciding.now)
         columns = judged.columns(deciding.now)

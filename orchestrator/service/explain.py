@@ -8,7 +8,7 @@ from orchestrator.core.actions import action_from
 from orchestrator.core.cel import facts_of
 from orchestrator.core.confidence import route
 from orchestrator.core.errors import Refusal
-from orchestrator.core.freezes import frozen_until
+from orchestrator.core.freezes import freeze_from_json, frozen_until
 from orchestrator.core.model import ApprovalState, Kind, Level, Requester, Requirement, Verdict, Vote
 from orchestrator.core.policy import Policy, terms_for
 from orchestrator.core.policy_file import PolicyBook
@@ -52,6 +52,7 @@ async def approval(ctx: Context, caller: Caller, approval_id: str, person: str |
         filled={one.person: one.role for one in filled} or views.filled_of(row),
         can_decide=[] if closed else [name for name, refusal in refusals.items() if refusal is None],
         why_not={person: why} if person and (why := refusals[person]) else {},
+        frozen_until=frozen_until(map(freeze_from_json, row["terms"].get("freeze", ())), asked.workflow["now"]),
     )
 
 

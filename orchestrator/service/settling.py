@@ -16,7 +16,7 @@ from orchestrator.core.policy import Terms, stricter, terms_for
 from orchestrator.core.votes import CLOCK, Identity
 from orchestrator.service.context import Caller, Context
 from orchestrator.service.deciding import Choice, Deciding, judge
-from orchestrator.store import approvals, decisions, events, workflows
+from orchestrator.store import approvals, decisions, events, people, workflows
 from orchestrator.store.db import Connection, Params
 from orchestrator.store.decisions import Written
 from orchestrator.store.events import CANCEL_CHANNEL, EVENTS_CHANNEL, READY_CHANNEL, Event
@@ -82,7 +82,8 @@ async def _tighten(ctx: Context, conn: Connection, deciding: Deciding, row: Para
     """The stricter of all versions published since wins, slot by slot; what was loosened stays (rule 8)."""
     whole = await approvals.whole(conn, row["approval_id"])
     terms, versions = terms_of(whole), list(whole["policy_versions"])
-    requester = Requester(whole["requester"], whole["on_behalf_of"], whole["launched_by"])
+    roles = await people.roles_of(conn, deciding.caller.namespace, whole["requester"])
+    requester = Requester(whole["requester"], whole["on_behalf_of"], whole["launched_by"], roles)
     level = Level(whole["risk_level"])
     published = int(deciding.workflow["policy_version"])
     facts = facts_of(approvals.action_of(whole), requester, approvals.facts_of_workflow(whole), whole["confidence"])

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from orchestrator.core.actions import action_from
+from orchestrator.core.asking import Asking
 from orchestrator.core.cel import facts_of
 from orchestrator.core.confidence import route
 from orchestrator.core.freezes import frozen_until
-from orchestrator.core.model import Level, Requester, Requirement
+from orchestrator.core.model import Level, Requester, Requirement, Route
 from orchestrator.core.policy import Terms, terms_for
 from orchestrator.core.policy_file import PolicyBook
 from orchestrator.core.risk import RiskRules
@@ -68,10 +69,26 @@ def _judge(row: Params, book: PolicyBook, rules: RiskRules, everybody: Mapping[s
     policy, troubles = book.look(facts, level)
     terms = terms_for(level, rules, policy)
     frozen = frozen_until(terms.freeze, row["requested_at"]) is not None
-    agents = row["confidence"] is not None
-    routing = route(level, terms.auto_approve, row["confidence"], agents, frozen=frozen)
+    # The score is kept as it was adjusted.
+    auto, quick = Asking.from_json(row["asked"], requester, workflow).thresholds
+    routing = route(
+        level, terms.auto_approve, row["confidence"], row["confidence"] is not None, frozen=frozen,
+        auto_threshold=auto, quick_threshold=quick,
+    )  # fmt: skip
+    if routing.route is not Route.AUTO:
+        troubles = (*troubles, *_nobody(terms, requester, everybody))
     requirement = Requirement.from_json(cast("Mapping[str, Any]", row["requirement"]))
     return _Judged(row, requester, requirement, terms, routing.route.value, troubles)
+
+
+def _nobody(terms: Terms, requester: Requester, everybody: Mapping[str, frozenset[str]]) -> Iterator[str]:
+    """A sentence for each slot that nobody could fill (rule 14)."""
+    held = {role for person, roles in everybody.items() if person not in requester.selves for role in roles}
+    if terms.fallback_role in held:
+        return
+    for slot in (slot for stage in terms.requirement.stages for slot in stage):
+        if not slot.roles & held:
+            yield f"nobody besides who asked holds {' or '.join(sorted(slot.roles))}, so it would have been refused"
 
 
 def _compared(one: _Judged, everybody: Mapping[str, frozenset[str]]) -> PolicyDifference:

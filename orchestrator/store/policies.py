@@ -59,7 +59,7 @@ SELECT * FROM kept
 # Requests for approval, newest first, with what rules see of their workflows. Only the newest workflows are looked at.
 _PAST: Final[LiteralString] = """
 SELECT a.approval_id, a.namespace, a.workflow_id, a.node, a.action, a.description, a.requester, a.on_behalf_of,
-       a.launched_by, a.risk_level, a.route, a.confidence, a.policy, a.requirement, a.requested_at,
+       a.launched_by, a.risk_level, a.route, a.confidence, a.asked, a.policy, a.requirement, a.requested_at,
        w.graph, w.title, w.case_id, w.mode, w.input
   FROM (SELECT * FROM keyturn.workflows WHERE namespace = %(namespace)s
          ORDER BY created_at DESC, workflow_id DESC LIMIT %(look_back)s) AS w

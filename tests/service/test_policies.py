@@ -150,6 +150,43 @@ async def test_the_folders_file_is_published_once_whenever_it_changes(keyturn: K
     assert [one["by"] for one in await ledger(keyturn)] == ["keyturn", "root", "keyturn"]
 
 
+# --- what it changes ---
+
+
+async def test_a_published_policy_decides_what_is_asked_from_then_on(keyturn: Keyturn) -> None:
+    await publish(keyturn, TWO)
+    async with keyturn.working():
+        workflow = await keyturn.submit("governed", operation="deploy", environment="production")
+        asked = await keyturn.asked(workflow)
+        assert (asked.policy, asked.policy_versions) == ("deploys", ["1"])
+        assert await keyturn.approve(workflow, "tara") == "recorded"
+        assert await keyturn.approve(workflow, "cleo") == "resolved"
+        assert (await keyturn.until(workflow, "completed")).approvals[0].state == "executed"
+
+
+async def test_what_waits_becomes_stricter_and_never_looser(keyturn: Keyturn) -> None:
+    one = "policies: [{name: deploys, match: action.operation == 'deploy', stages: [[{role: tech_lead}]]}]"
+    await publish(keyturn, one)
+    async with keyturn.working():
+        workflow = await keyturn.submit("governed", operation="deploy", environment="production")
+        await keyturn.asked(workflow)
+        await publish(keyturn, TWO)
+        await publish(keyturn, one)
+        assert await keyturn.approve(workflow, "theo") == "recorded"
+        assert await keyturn.approve(workflow, "cleo") == "resolved"
+        (done,) = (await keyturn.until(workflow, "completed")).approvals
+        assert (done.policy, done.policy_versions) == ("deploys", ["1", "2", "3"])
+
+
+async def test_an_approval_in_a_freeze_says_until_when_it_holds(keyturn: Keyturn) -> None:
+    begins, ends = (datetime.now(UTC).replace(second=0, microsecond=0) + days * timedelta(days=1) for days in (-1, 1))
+    span = f"{{from: {begins:%Y-%m-%dT%H:%M}, to: {ends:%Y-%m-%dT%H:%M}}}"
+    await publish(keyturn, f"policies: [{{name: quiet, freeze: [{span}]}}]")
+    async with keyturn.working():
+        asked = await keyturn.asked(await keyturn.submit("governed", operation="deploy", environment="production"))
+    assert (await explain.approval(keyturn.ctx, keyturn.me, asked.approval_id)).frozen_until == ends
+
+
 # --- trying a file ---
 
 
@@ -206,6 +243,16 @@ async def test_a_simulation_tells_of_a_match_that_fails(keyturn: Keyturn) -> Non
     found = await simulate(keyturn, "policies: [{name: p, match: action.metadata.rows > 1}]")
     assert len(found.differences) == 2
     assert all("the match of policy p could not be evaluated" in one.troubles[0] for one in found.differences)
+
+
+async def test_a_simulation_tells_of_a_slot_that_nobody_could_fill(keyturn: Keyturn) -> None:
+    deploy, _ = await past(keyturn)
+    text = "roles: [dba]\npolicies: [{name: p, levels: [high], stages: [[{any_of: [dba]}]]}]"
+    (one,) = (await simulate(keyturn, text)).differences
+    assert (one.workflow_id, one.after.can_decide) == (deploy, [])
+    assert list(one.troubles) == ["nobody besides who asked holds dba, so it would have been refused"]
+    (one,) = (await simulate(keyturn, text.replace("levels", "fallback_role: cto, levels"))).differences
+    assert not one.troubles
 
 
 async def test_who_may_simulate(keyturn: Keyturn) -> None:

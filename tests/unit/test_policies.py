@@ -188,6 +188,11 @@ def test_rows_of_before_escalations_are_still_read() -> None:
     assert Slot.from_json(json.loads(json.dumps(slot.to_json()))) == slot
 
 
+def test_terms_of_before_policies_are_still_read() -> None:
+    old: dict[str, object] = {"policy": "level:high", "version": "a1", "requirement": Requirement(()).to_json()}
+    assert Terms.from_json(old) == Terms("level:high", "a1", Requirement(()))
+
+
 # --- the file ---
 
 
