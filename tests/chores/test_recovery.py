@@ -183,3 +183,27 @@ async def test_what_waits_behind_a_failed_message_is_looked_at_when_that_is_due(
             assert await told.notifier.deliver(first["delivery_id"], "hook") is None
             # The second is woken as soon as the first has arrived.
             assert await told.jobs() == before + 1
+
+
+async def test_a_worker_repeats_a_failed_attempt_when_it_is_due_and_leaves_no_job_behind(
+    database_url: str, tmp_path: Path
+) -> None:
+    with receiving() as receiver:
+        async with telling(database_url, tmp_path, hook(receiver.url), ENVIRONMENT, notify_backoff_seconds=0.1) as told:
+            receiver.troubles = [Answer(status=500)]
+            async with told.keyturn.working():
+                await told.notice("requested")
+
+                async def sent() -> bool:
+                    return await states(told) == [("requested", "sent")]
+
+                await told.until(sent)
+
+                async def tidy() -> bool:
+                    return not await told.rows(
+                        "SELECT 1 FROM procrastinate.procrastinate_jobs WHERE queue_name = 'notifications'"
+                    )
+
+                await told.until(tidy)
+            assert len({one.headers["webhook-id"] for one in receiver.requests}) == 1
+            assert [row["attempts"] for row in await told.deliveries()] == [2]
