@@ -254,6 +254,24 @@ async def test_calls_side_by_side_each_get_their_own_answer(
     assert len(lines(trace)) == 1
 
 
+@pytest.mark.parametrize("approved", [1, 2])
+async def test_calls_that_begin_in_another_order_each_time_keep_their_answers(
+    keyturn: Keyturn, trace: Path, approved: float
+) -> None:
+    async with keyturn.working():
+        workflow = await keyturn.submit("any_order", trace=str(trace))
+        for _ in range(2):
+            found = await keyturn.until(workflow, "waiting", "failed")
+            (asked,) = [one for one in found.approvals if one.state == "pending"]
+            decide = keyturn.approve if arguments_of(asked)["amount"] == approved else keyturn.reject
+            await decide(workflow, approval_id=asked.approval_id)
+            await keyturn.until(workflow, "waiting", "completed", "failed")
+        done = await ended(keyturn, workflow)
+    refused = "pay was rejected by tara: not today; it did not run"
+    assert log(done) == ([f"paid {approved}", refused] if approved == 1 else [refused, f"paid {approved}"])
+    assert [line.split()[1] for line in lines(trace)] == [str(approved)]
+
+
 async def test_calls_sent_one_by_one_are_all_asked_at_once(keyturn: Keyturn, trace: Path) -> None:
     async with keyturn.working():
         workflow = await keyturn.submit("sent", calls=calls(trace, 1, 2, 3), trace=str(trace))

@@ -176,3 +176,16 @@ def test_an_adjustment_that_is_no_condition_is_refused_with_its_place() -> None:
     (problem,) = refused.value.problems
     assert problem.startswith("f:3: adjustments[0].when: ")
     assert "undeclared reference" in problem
+
+
+def test_the_example_in_the_documents_works_out_as_told() -> None:
+    page = (CONFIG.parent / "docs" / "tools.md").read_text(encoding="utf-8")
+    text = page.partition("## confidence.yaml")[2].partition("```yaml\n")[2].partition("```")[0]
+    config = ConfidenceRules.load(text, "docs/tools.md")
+    assert (config.weights, config.thresholds) == (SHIPPED.weights, SHIPPED.thresholds)
+    assert [rule.adjustment for rule in config.rules] == [rule.adjustment for rule in SHIPPED.rules]
+    factors = {"intent_clarity": 95, "argument_completeness": 90, "past_success": 80, "context_quality": 70}
+    action = Action("refund", estimated_cost=1500)
+    found = calculate_confidence(factors, action=action, requester=ADMIN, config=config)
+    assert (found.base, found.score) == (88, 83)
+    assert route(Level.LOW, True, found.score, True, auto_threshold=90, quick_threshold=50).route is Route.QUICK
