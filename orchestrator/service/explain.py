@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from orchestrator.core.actions import action_from
-from orchestrator.core.confidence import route
+from orchestrator.core.confidence import adjusted, route
 from orchestrator.core.errors import NotFound
 from orchestrator.core.matching import fill
 from orchestrator.core.model import Kind, Requester, Requirement, Verdict
@@ -52,11 +52,16 @@ async def action(ctx: Context, caller: Caller, request: ExplainRequest) -> Expla
     async with ctx.db.connection() as conn:
         requester = Requester(person, roles=await people.roles_of(conn, caller.namespace, person))
     rules = ctx.governance.rules
-    assessment = rules.assess(wanted, requester, {}, request.confidence)
+    config = ctx.governance.confidence
+    applies, where = request.confidence is not None, {"namespace": caller.namespace}
+    added = config.adjustments(wanted, requester, where, request.confidence or 0.0) if applies else ()
+    points = [one.points for one in added]
+    assessment = rules.assess(wanted, requester, {}, adjusted(request.confidence, points) if applies else None)
     terms = terms_for(assessment.level, rules)
     routing = route(
-        assessment.level, terms.auto_approve, request.confidence, request.confidence is not None,
+        assessment.level, terms.auto_approve, request.confidence, applies, points,
         forbidden=assessment.forbidden_by is not None,
+        auto_threshold=config.thresholds.auto, quick_threshold=config.thresholds.quick,
     )  # fmt: skip
     async with ctx.db.connection() as conn:
         holders = await people.holders(conn, caller.namespace, terms.requirement.roles)

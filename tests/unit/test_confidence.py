@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator import sdk
 from orchestrator.config import load_confidence, load_governance
 from orchestrator.core.confidence import (
     DEFAULT_RULES,
@@ -22,6 +23,7 @@ from orchestrator.core.confidence import (
 )
 from orchestrator.core.errors import InvalidDocument, InvalidInput
 from orchestrator.core.model import Action, Adjustment, Level, Requester, Route
+from orchestrator.sdk.gate import confidence_payload
 
 CONFIG = Path(__file__).resolve().parents[2] / "config"
 SHIPPED = load_confidence(CONFIG)
@@ -134,6 +136,14 @@ def test_the_shipped_weights_and_thresholds_are_those_without_a_file(tmp_path: P
     assert (SHIPPED.weights, SHIPPED.thresholds) == (DEFAULT_WEIGHTS, Thresholds(85, 60))
     assert load_confidence(tmp_path) is DEFAULT_RULES
     assert load_governance(CONFIG).confidence == SHIPPED
+
+
+def test_graph_authors_compute_with_the_installations_file_and_are_adjusted_once() -> None:
+    found = sdk.calculate_confidence(FULL, action=Action("bulk_mail"), requester=ADMIN)
+    assert found == Confidence(100, (Adjustment("admin", 10), Adjustment("bulk", -10)), 100)
+    own = [{"name": "admin", "points": 10.0}, {"name": "bulk", "points": -10.0}]
+    assert confidence_payload(found) == {"confidence": 100, "adjustments": own}
+    assert [confidence_payload(one) for one in (None, 50, math.nan)] == [{}, {"confidence": 50}, {"confidence": 0}]
 
 
 # Failing closed
