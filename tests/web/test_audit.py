@@ -63,7 +63,7 @@ async def still_contains(client: AsyncKeyturn, anchor: list[str]) -> Verificatio
 # Verifying
 
 
-# Where HERE stands.
+# What {third} stands for.
 THIRD = "WHERE workflow_id = %(id)s AND seq = 3"
 SWAP = """
 WITH gone AS (DELETE FROM keyturn.events WHERE workflow_id = %(id)s AND seq IN (3, 4) RETURNING *)
@@ -79,14 +79,14 @@ INSERT INTO keyturn.events SELECT workflow_id, 0, namespace, at, type, actor, bo
 """
 # What is done to one of two workflows, at which event that is found, and how it is told.
 TAMPERING: dict[str, tuple[str, int | None, str]] = {
-    "a changed body": ("UPDATE keyturn.events SET body = '{}' HERE", 3, "not what was written"),
-    "a changed space": ("UPDATE keyturn.events SET body = (body::text || ' ')::json HERE", 3, "not what"),
-    "a changed actor": ("UPDATE keyturn.events SET actor = 'eve' HERE", 3, "not what"),
-    "a changed time": ("UPDATE keyturn.events SET at = at + '1 microsecond' HERE", 3, "not what"),
-    "a time that is none": ("UPDATE keyturn.events SET at = 'infinity' HERE", 3, "not what"),
-    "a changed hash": ("UPDATE keyturn.events SET hash = '' HERE", 3, "not what"),
+    "a changed body": ("UPDATE keyturn.events SET body = '{}' {third}", 3, "not what was written"),
+    "a changed space": ("UPDATE keyturn.events SET body = (body::text || ' ')::json {third}", 3, "not what"),
+    "a changed actor": ("UPDATE keyturn.events SET actor = 'eve' {third}", 3, "not what"),
+    "a changed time": ("UPDATE keyturn.events SET at = at + '1 microsecond' {third}", 3, "not what"),
+    "a time that is none": ("UPDATE keyturn.events SET at = 'infinity' {third}", 3, "not what"),
+    "a changed hash": ("UPDATE keyturn.events SET hash = '' {third}", 3, "not what"),
     "two that changed places": (SWAP, 3, "not what"),
-    "one that was taken out": ("DELETE FROM keyturn.events HERE", 3, "event 3 is missing"),
+    "one that was taken out": ("DELETE FROM keyturn.events {third}", 3, "event 3 is missing"),
     "two that were taken out": (
         "DELETE FROM keyturn.events WHERE workflow_id = %(id)s AND seq IN (3, 4)",
         3,
@@ -95,7 +95,7 @@ TAMPERING: dict[str, tuple[str, int | None, str]] = {
     "the newest cut off": ("DELETE FROM keyturn.events WHERE workflow_id = %(id)s AND seq > 5", 6, "at the end"),
     "one that was added": (ADD, None, "not what"),
     "one before the first": (PUT_BEFORE, 0, "where none may be"),
-    "one that was moved away": ("UPDATE keyturn.events SET namespace = 'elsewhere' HERE", 3, "elsewhere"),
+    "one that was moved away": ("UPDATE keyturn.events SET namespace = 'elsewhere' {third}", 3, "elsewhere"),
     "a head that lags": (
         "UPDATE keyturn.workflows SET last_seq = last_seq - 1 WHERE workflow_id = %(id)s",
         None,
@@ -150,7 +150,7 @@ async def test_what_was_tampered_with_is_found_and_named(edge: Edge, keyturn: Ke
     hurt, _ = await finished(keyturn, 2)
     length = len(await keyturn.types(hurt))
     statement, seq, told = TAMPERING[what]
-    await tamper(keyturn, statement.replace("HERE", THIRD), id=hurt)
+    await tamper(keyturn, statement.replace("{third}", THIRD), id=hurt)
     if what == "two that changed places":
         await tamper(keyturn, "UPDATE keyturn.events SET seq = seq - 1000 WHERE seq > 1000")
     async with edge.client() as client:
