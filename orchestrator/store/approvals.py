@@ -93,6 +93,11 @@ UPDATE keyturn.approvals a
  WHERE a.approval_id = p.approval_id
 """
 
+# Whether anything that was approved in a workflow has run.
+EXECUTED = """
+SELECT EXISTS (SELECT FROM keyturn.approvals WHERE workflow_id = %(workflow)s AND state = 'executed') AS found
+"""
+
 # Ask for people to be told, in the transaction that is the reason for it.
 NOTICES = """
 SELECT keyturn.queue_notices(%(workflow)s, %(namespace)s, coalesce(%(now)s::timestamptz, now()), %(notices)s::json)
@@ -202,3 +207,9 @@ async def owes_review(conn: Connection, namespace: str, person: str, now: dateti
     row = {"namespace": namespace, "person": person, "now": now}
     found = await (await conn.execute(OWES, row)).fetchone()
     return None if found is None else str(found["approval_id"])
+
+
+async def any_executed(conn: Connection, workflow_id: str) -> bool:
+    """Whether anything that was approved in a workflow has run."""
+    row = await (await conn.execute(EXECUTED, {"workflow": workflow_id})).fetchone()
+    return bool(row and row["found"])

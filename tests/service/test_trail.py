@@ -265,6 +265,7 @@ async def test_people_keys_and_submissions_belong_to_their_namespace(keyturn: Ke
         await identity.revoke_key(ctx, stranger, key.key_id)
     assert (await identity.authenticate(ctx, key.key)).namespace == "default"
     await identity.put_person(ctx, stranger, PersonRequest(person="tara", roles=[]))
+    await identity.put_person(ctx, stranger, PersonRequest(person="lena", roles=["tech_lead"]))
     theirs = await workflows.submit(ctx, caller("tara", "elsewhere"), SubmitRequest(graph="governed", input=RISKY))
     async with keyturn.working():
         while (await workflows.get(ctx, stranger, theirs.workflow_id)).status != "waiting":
@@ -274,4 +275,4 @@ async def test_people_keys_and_submissions_belong_to_their_namespace(keyturn: Ke
     mine = [one for one in await identity.list_people(ctx, admin) if one.person == "tara"]
     assert list(mine[0].roles) == ["team_lead", "tech_lead"]
     told = await explain.action(ctx, stranger, ExplainRequest(action=RISKY))
-    assert list(told.can_decide) == []
+    assert list(told.can_decide) == ["lena"]
