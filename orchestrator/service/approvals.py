@@ -13,7 +13,7 @@ from orchestrator.service.deciding import Choice, judge, unknown_approval
 from orchestrator.service.idempotency import Keyed
 from orchestrator.service.refusals import audited
 from orchestrator.service.settling import settle
-from orchestrator.store import approvals, decisions, links, people, workflows
+from orchestrator.store import approvals, decisions, links, notices, people, workflows
 from orchestrator.store.db import Connection, Params
 from orchestrator.store.events import EVENTS_CHANNEL, READY_CHANNEL
 from orchestrator.wire import (
@@ -74,6 +74,7 @@ async def get(ctx: Context, caller: Caller, approval_id: str) -> ApprovalRecord:
     row = await current(ctx, caller, approval_id)
     async with ctx.db.connection() as conn:
         votes = await approvals.votes(conn, [approval_id])
+        row["notifications"] = await notices.deliveries_of(conn, caller.namespace, approval_id)
         return views.approval_record(row, votes, await workflows.present(conn, ctx.clock()))
 
 
