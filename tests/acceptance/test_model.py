@@ -14,6 +14,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
+import pytest
+
 from tests.acceptance.deciding import run_approved
 from tests.acceptance.model import DELEGATE, DELEGATOR, MOST, POLICIES, REQUESTER, Expected, Model
 from tests.acceptance.reading import Body, Scenario
@@ -182,6 +184,8 @@ async def begin(table: Table, chance: random.Random, roles: dict[str, set[str]])
     return Sequence(table, chance, request, model, [f"{policy}, which asks for {model.stages}"])
 
 
+# Half a minute on an idle machine; others may be at work on this one.
+@pytest.mark.timeout(600)
 async def test_the_api_answers_as_the_model_does(database_url: str, tmp_path: Path) -> None:
     whole = scenario()
     config = write_config(whole, tmp_path / "config")
