@@ -35,7 +35,7 @@ from orchestrator.service.context import Caller, Context
 from orchestrator.service.deciding import Choice, Code, Deciding, judge, unknown_approval
 from orchestrator.service.refusals import audited, unknown
 from orchestrator.service.settling import settle
-from orchestrator.store import approvals, decisions, events, people, workflows
+from orchestrator.store import approvals, decisions, delegations, events, people, workflows
 from orchestrator.store.db import Connection, Params
 from orchestrator.store.decisions import Written, view_of
 from orchestrator.store.events import EVENTS_CHANNEL, READY_CHANNEL, Event
@@ -59,6 +59,7 @@ async def _held(
     """The approval whole, with everybody else kept out of its workflow; a refusal is audited."""
     async with ctx.db.connection() as conn:
         workflow_id = await approvals.workflow_of(conn, caller.namespace, approval_id)
+        principals = await delegations.principals(conn, caller.namespace, caller.person, ctx.clock())
     if workflow_id is None:
         raise unknown_approval(approval_id)
     # What time has done meanwhile must not be overlooked.
@@ -67,7 +68,7 @@ async def _held(
         audited(ctx, caller, workflow_id, wanted=wanted, approval_id=approval_id),
         ctx.db.transaction() as conn,
     ):
-        deciding = await judge(ctx, conn, caller, workflow_id, Choice(None))
+        deciding = await judge(ctx, conn, caller, workflow_id, Choice(None, also=sorted(principals)))
         yield conn, deciding, await approvals.whole(conn, approval_id)
     ctx.db.ring(EVENTS_CHANNEL, workflow_id, patient=True)
     if deciding.workflow["status"] == Status.READY:
