@@ -63,7 +63,7 @@ class Output:
 
     def json(self, value: BaseModel | Sequence[BaseModel] | Mapping[str, object]) -> None:
         """The answer as the server gave it."""
-        plain = [item.model_dump(mode="json") for item in value] if isinstance(value, Sequence) else _plain(value)
+        plain = [_plain(item) for item in value] if isinstance(value, Sequence) else _plain(value)
         print(json.dumps(plain, indent=2 if sys.stdout.isatty() else None), flush=True)  # noqa: T201 - this is the output
 
     def rows(self, columns: Sequence[Column], rows: Iterable[Sequence[object]], empty: str) -> None:
@@ -143,4 +143,4 @@ def _table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Table:
 
 
 def _plain(value: BaseModel | Mapping[str, object]) -> object:
-    return value.model_dump(mode="json") if isinstance(value, BaseModel) else dict(value)
+    return value.model_dump(mode="json", by_alias=True) if isinstance(value, BaseModel) else dict(value)
