@@ -169,6 +169,16 @@ def judge(action: Action, asking: Asking, law: Law, now: datetime) -> Judgement:
     Raises JustificationRequired where the policy wants the requester's and there is none, and Unroutable when nobody
     may decide (rule 14).
     """
+    found = weigh(action, asking, law, now)
+    if found.routing.route in (Route.AUTO, Route.DENIED):
+        return found
+    _check_justified(found.terms, action, asking)
+    terms, flags = _routed(found.terms, asking.requester.selves, law.holders)
+    return replace(found, terms=terms, flags=flags)
+
+
+def weigh(action: Action, asking: Asking, law: Law, now: datetime) -> Judgement:
+    """The risk of a request, the terms that stand for it and its route, whoever there is to decide it."""
     requester = asking.requester
     added = asking.adjusted_by(action, law)
     points = [one.points for one in added]
@@ -184,12 +194,8 @@ def judge(action: Action, asking: Asking, law: Law, now: datetime) -> Judgement:
         frozen=frozen is not None, forbidden=assessment.forbidden_by is not None, auto_threshold=auto,
         quick_threshold=quick,
     )  # fmt: skip
-    flags: tuple[str, ...] = ()
-    if routing.route not in (Route.AUTO, Route.DENIED):
-        _check_justified(terms, action, asking)
-        terms, flags = _routed(terms, requester.selves, law.holders)
     found = digest(action.to_json(), terms.volatile_fields)
-    return Judgement(assessment, terms, routing, flags, frozen, found, law.book.version, added)
+    return Judgement(assessment, terms, routing, (), frozen, found, law.book.version, added)
 
 
 def _check_justified(terms: Terms, action: Action, asking: Asking) -> None:

@@ -47,9 +47,17 @@ class Pause:
         asked = (row for row in self.rows if row["state"] == ApprovalState.PENDING and row["notify"])
         return [
             {"kind": "unroutable" if UNROUTABLE_ESCALATED in row["flags"] else "requested",
-             "approval_id": row["approval_id"], "data": {}}
+             "approval_id": row["approval_id"], "data": _open_to(row)}
             for row in asked
         ]  # fmt: skip
+
+
+def _open_to(row: Params) -> dict[str, object]:
+    """Who decides first: the roles of the first stage. Nobody is asked for what nobody may decide."""
+    if UNROUTABLE_ESCALATED in row["flags"]:
+        return {}
+    stage = Requirement.from_json(row["requirement"]).stages[0]
+    return {"roles": sorted({role for slot in stage for role in slot.open_to})}
 
 
 @dataclass(frozen=True, slots=True)

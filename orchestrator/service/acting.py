@@ -140,6 +140,7 @@ def _edited(whole: Params, before: Action, given: Mapping[str, object]) -> Actio
         raise NotEditable(detail, approval_id=whole["approval_id"])
     after = action_from(given)
     if whole["dialect"] == "keyturn":
+        _check_schema(whole, after)
         return after
     fixed = {key: value for key, value in before.to_json().items() if key not in _OF_A_CALL}
     moved = [key for key, value in fixed.items() if after.to_json()[key] != value]
@@ -151,11 +152,11 @@ def _edited(whole: Params, before: Action, given: Mapping[str, object]) -> Actio
 
 
 def _check_schema(whole: Params, after: Action) -> None:
-    payload: Any = whole["payload"]
-    configs = cast(
-        "Sequence[Mapping[str, Any]]", payload.get("review_configs") or () if "review_configs" in payload else ()
-    )
-    schema = next((one.get("args_schema") for one in configs if one.get("action_name") == after.operation), None)
+    given = whole["payload"]
+    payload = cast("Mapping[str, Any]", given if isinstance(given, dict) else {})
+    own = cast("Mapping[str, object] | None", payload.get("arguments_schema"))
+    configs = cast("Sequence[Mapping[str, Any]]", payload.get("review_configs") or ())
+    schema = next((one.get("args_schema") for one in configs if one.get("action_name") == after.operation), own)
     if schema and (told := problems(schema, dict(after.arguments), "arguments")):
         detail = f"the arguments do not fit the tool: {'; '.join(told)}"
         raise InvalidInput(detail, problems=told)
@@ -240,7 +241,9 @@ async def break_glass(ctx: Context, caller: Caller, approval_id: str, request: B
         }  # fmt: skip
         await events.append(conn, whole["workflow_id"], [Event("break-glass", caller.person, told)], ctx.clock())
         if deciding.tells:
-            notice = {"kind": "break_glass", "approval_id": approval_id, "data": told}
+            skipped = {role for slot in missing for role in slot.open_to} or terms.requirement.roles
+            data = {**told, "roles": sorted(skipped)}
+            notice = {"kind": "break_glass", "approval_id": approval_id, "data": data}
             await approvals.queue_notices(conn, caller.namespace, whole["workflow_id"], [notice], ctx.clock())
         written = Written(approval_id)
         decision = {"verdict": "approve", "by": [caller.person], "note": request.justification}

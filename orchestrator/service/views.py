@@ -91,6 +91,7 @@ def approval_record(row: Params, votes: Iterable[Params], now: datetime) -> Appr
         escalated_at=row["escalated_at"],
         review_by=row["review_by"],
         reviewed_by=row["reviewed_by"],
+        notifications=row.get("notifications", ()),
     )
 
 

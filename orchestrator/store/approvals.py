@@ -19,8 +19,9 @@ SELECT interrupt_id, max(round) AS round, bool_or(state = 'pending') AS pending 
 # All of a workflow's approvals, oldest first. `behind`: time, or a policy published meanwhile, has changed something of
 # it that nobody has written down yet.
 OF_WORKFLOW = """
-SELECT a.*, w.graph, w.title, a.state = 'pending' AND (a.wake_at <= coalesce(%(now)s::timestamptz, now())
-       OR a.kind = 'approval' AND a.policy_seen < n.policy_version) AS behind
+SELECT a.*, w.graph, w.title,
+       (a.state = 'pending' OR w.status = 'ready') AND a.wake_at <= coalesce(%(now)s::timestamptz, now())
+       OR a.state = 'pending' AND a.kind = 'approval' AND a.policy_seen < n.policy_version AS behind
   FROM keyturn.approvals a JOIN keyturn.workflows w USING (workflow_id)
   LEFT JOIN keyturn.namespaces n ON n.namespace = a.namespace
  WHERE a.namespace = %(namespace)s AND a.workflow_id = %(workflow)s ORDER BY a.requested_at, a.interrupt_id, a.item
@@ -31,8 +32,9 @@ WORKFLOW_OF = "SELECT workflow_id FROM keyturn.approvals WHERE namespace = %(nam
 
 # One approval, for showing; `behind` as above.
 GET = """
-SELECT a.*, w.graph, w.title, a.state = 'pending' AND (a.wake_at <= coalesce(%(now)s::timestamptz, now())
-       OR a.kind = 'approval' AND a.policy_seen < n.policy_version) AS behind
+SELECT a.*, w.graph, w.title,
+       (a.state = 'pending' OR w.status = 'ready') AND a.wake_at <= coalesce(%(now)s::timestamptz, now())
+       OR a.state = 'pending' AND a.kind = 'approval' AND a.policy_seen < n.policy_version AS behind
   FROM keyturn.approvals a JOIN keyturn.workflows w USING (workflow_id)
   LEFT JOIN keyturn.namespaces n ON n.namespace = a.namespace
  WHERE a.namespace = %(namespace)s AND a.approval_id = %(approval)s
