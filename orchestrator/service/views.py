@@ -116,7 +116,8 @@ def _counted(row: Params) -> dict[str, Any]:
 def _vote(row: Params, void: Mapping[tuple[str, int], str]) -> VoteRecord:
     """A vote, and why it does not count as far as that was found when votes were counted last."""
     kept: dict[str, Any] = {name: row[name] for name in VoteRecord.model_fields}
-    return VoteRecord(**{**kept, "void_reason": void.get((row["voter"], row["revision"]))})
+    kept["void_reason"] = void.get((row["voter"], row["revision"]))
+    return VoteRecord(**kept)
 
 
 def event_record(row: Params) -> EventRecord:
