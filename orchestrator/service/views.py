@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, cast
 
+from orchestrator.core.asking import terms_of
 from orchestrator.core.canonical import redact
 from orchestrator.core.deadlines import passed
 from orchestrator.core.model import Requirement
@@ -90,7 +91,7 @@ def approval_record(row: Params, votes: Iterable[Params], now: datetime) -> Appr
         bypassed=row["bypassed"],
         editable=row["editable"],
         last_editor=row["last_editor"],
-        terms=row["terms"],
+        terms=terms_of(row).to_json(),
         escalated_at=row["escalated_at"],
         review_by=row["review_by"],
         reviewed_by=row["reviewed_by"],
