@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
-
-import httpx
-import pytest
 
 from orchestrator.core.canonical import MASK
-from orchestrator.service import policies
-from orchestrator.wire import ApprovalRecord, PolicyText
-from tests.harness import Keyturn, caller
-from tests.web.edge import Edge
+from tests.web.team import HIGH, MEDIUM, Team, refusal
 
-MEDIUM: dict[str, Any] = {"operation": "purge", "metadata": {"rows": 2000}}
-HIGH: dict[str, Any] = {"operation": "deploy", "environment": "production", "arguments": {"version": "v1"}}
 IN_TURN = """
 policies:
   - name: deploys
@@ -26,48 +14,6 @@ policies:
     stages: [[{role: team_lead}], [{role: tech_lead}]]
     break_glass: {role: cto, review_within: 1d}
 """
-
-
-@dataclass
-class Team:
-    """Everybody with a client of their own, and requests to work on."""
-
-    edge: Edge
-    keyturn: Keyturn
-    people: dict[str, httpx.AsyncClient]
-
-    async def asked(self, action: dict[str, Any], description: str = "") -> ApprovalRecord:
-        """A request of rita's for this action, which waits."""
-        return await self.keyturn.asked(await self.keyturn.submit("revisable", action=action, description=description))
-
-    async def post(self, who: str, path: str, **body: Any) -> httpx.Response:
-        """What the server answers to somebody."""
-        return await self.people[who].post(path, json=body)
-
-    async def record(self, one: ApprovalRecord) -> dict[str, Any]:
-        """The request as it is now."""
-        return (await self.people["tom"].get(f"/approvals/{one.approval_id}")).json()
-
-    async def policies(self, text: str) -> None:
-        """Publish these policies."""
-        await policies.publish(self.keyturn.ctx, caller("root"), PolicyText(text=text))
-
-
-@pytest.fixture
-async def team(edge: Edge, keyturn: Keyturn) -> AsyncIterator[Team]:
-    async with contextlib.AsyncExitStack() as stack:
-        people = {
-            name: await stack.enter_async_context(edge.http(await edge.key(name)))
-            for name in ("rita", "tom", "tara", "theo", "cleo")
-        }
-        await stack.enter_async_context(keyturn.working())
-        yield Team(edge, keyturn, people)
-
-
-def refusal(answer: httpx.Response) -> tuple[int, str]:
-    """Status and code of a refusal, which is a problem document."""
-    assert answer.headers["content-type"] == "application/problem+json", answer.text
-    return answer.status_code, answer.json()["code"]
 
 
 async def test_an_edit_voids_the_votes_and_its_editor_cannot_approve(team: Team) -> None:
