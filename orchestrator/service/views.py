@@ -69,6 +69,7 @@ def pending_approval(row: Params) -> PendingApproval:
 
 def approval_record(row: Params, votes: Iterable[Params], now: datetime) -> ApprovalRecord:
     """An approval whole."""
+    void = {(one["person"], one["revision"]): one["reason"] for one in _counted(row)["void"]}
     return ApprovalRecord(
         **_queue_fields(row, now),
         state=row["state"],
@@ -77,7 +78,9 @@ def approval_record(row: Params, votes: Iterable[Params], now: datetime) -> Appr
         policy=row["policy"],
         policy_versions=row["policy_versions"],
         stages=cast("Mapping[str, Any]", row["requirement"])["stages"],
-        votes=[_vote(vote) for vote in votes if vote["approval_id"] == row["approval_id"] and not vote["superseded"]],
+        votes=[
+            _vote(vote, void) for vote in votes if vote["approval_id"] == row["approval_id"] and not vote["superseded"]
+        ],
         decision=masked(row["decision"]),
         resolved_by=row["resolved_by"],
         resolved_at=row["resolved_at"],
@@ -111,8 +114,11 @@ def _counted(row: Params) -> dict[str, Any]:
     }
 
 
-def _vote(row: Params) -> VoteRecord:
-    return VoteRecord(**{name: row[name] for name in VoteRecord.model_fields})
+def _vote(row: Params, void: Mapping[tuple[str, int], str]) -> VoteRecord:
+    """A vote, and why it does not count as far as that was found when votes were counted last."""
+    kept: dict[str, Any] = {name: row[name] for name in VoteRecord.model_fields}
+    kept["void_reason"] = void.get((row["voter"], row["revision"]))
+    return VoteRecord(**kept)
 
 
 def event_record(row: Params) -> EventRecord:
