@@ -215,20 +215,20 @@ async def break_glass(ctx: Context, caller: Caller, approval_id: str, request: B
     async with _held(ctx, caller, approval_id, "break-glass") as (conn, deciding, whole):
         caller.need("decide")
         row = deciding.row(approval_id)
-        waits = row["state"] == ApprovalState.APPROVED and deciding.workflow["status"] == Status.READY
+        terms = terms_of(whole)
+        freezes = [*terms.freeze, *(one for p in law.book.policies if p.name == terms.policy for one in p.freeze)]
+        frozen = ["freeze"] if freezes and frozen_until(freezes, deciding.now) else []
+        waits = bool(frozen) and _is_held(deciding, whole)
         if not waits:
             check_open(view_of(row), _vote_of(deciding, whole, request.revision), deciding.now)
-        terms = terms_of(whole)
         await _check_may_break(ctx, conn, deciding, row, terms.break_glass and terms.break_glass.role)
         if not request.justification.strip():
             detail = "breaking the glass needs a `justification`: say why it cannot wait"
             raise JustificationRequired(detail, field="justification")
-        freezes = [*terms.freeze, *(one for p in law.book.policies if p.name == terms.policy for one in p.freeze)]
         people = {v.voter: Candidate(v.roles, v.at) for v in deciding.asked.votes(row) if v.verdict is Verdict.APPROVE}
         missing = fill(terms.requirement.stages, people).missing if not waits else ()
         within = terms.break_glass.review_within if terms.break_glass else timedelta()
         bypassed = [role for slot in missing for role in [" or ".join(sorted(slot.roles))] * slot.count]
-        frozen = ["freeze"] if freezes and frozen_until(freezes, deciding.now) else []
         whole |= {
             "flags": sorted({*whole["flags"], BREAK_GLASS}), "bypassed": [*frozen, *bypassed],
             "review_by": deciding.now + within,
@@ -248,6 +248,12 @@ async def break_glass(ctx: Context, caller: Caller, approval_id: str, request: B
         deciding.resolved(row, ApprovalState.APPROVED, Identity(caller.person), decision, written)
         await _write(conn, deciding, written)
         return deciding.told(row, "resolved")
+
+
+def _is_held(deciding: Deciding, whole: Params) -> bool:
+    """Whether this is decided and waits to run, and nobody has broken the glass for it yet."""
+    decided = whole["state"] == ApprovalState.APPROVED and deciding.workflow["status"] == Status.READY
+    return decided and BREAK_GLASS not in whole["flags"]
 
 
 async def _check_may_break(ctx: Context, conn: Connection, deciding: Deciding, row: Params, role: str | None) -> None:
