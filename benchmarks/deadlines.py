@@ -1,4 +1,4 @@
-"""`python -m benchmarks.deadlines`: what 100,000 pending deadlines cost the sweep, and how late those that come are done.
+"""`python -m benchmarks.deadlines`: what 100,000 pending deadlines cost the sweep, and how late those due are done.
 
 Deadlines are expiries, escalations and reminders in equal parts, spread over a day. Beside them some come due within a
 few seconds while a worker runs as it always does. How late one is: from its instant until it is seen to be committed.
@@ -13,7 +13,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -135,8 +135,7 @@ async def _working(ctx: Context, catalog: Catalog, settings: Settings) -> AsyncG
         await task
 
 
-async def _median_ms(times: int, do: object) -> float:
-    assert callable(do)
+async def _median_ms(times: int, do: Callable[[], Awaitable[object]]) -> float:
     spent: list[float] = []
     for _ in range(times):
         began = time.perf_counter()

@@ -59,6 +59,7 @@ SELECT approval_id, workflow_id, digest, expires_at, escalate_at, action FROM ke
 _STATUSES = "SELECT status, count(*) AS many FROM keyturn.workflows GROUP BY status"
 # One after the other, by milliseconds at most: so that either may be first.
 _APART = 0.004
+_LOOK = 0.02
 
 Call = Callable[[], Awaitable[Any]]
 
@@ -94,32 +95,31 @@ class Arena:
 
     async def asked(self, count: int, operation: str = "deploy") -> list[Row]:
         """So many requests that wait."""
-        content = {"target": str(self.target.folder), "operation": operation, "environment": "production"}
+        content: dict[str, object] = {
+            "target": str(self.target.folder), "operation": operation, "environment": "production",
+        }  # fmt: skip
         request = SubmitRequest(graph="edited", input=content)
         await asyncio.gather(*(workflows.submit(self.one.ctx, self.keyturn.me, request) for _ in range(count)))
-        async with self.keyturn.working(), self.keyturn.ctx.db.connection() as conn:
-            async with asyncio.timeout(60):
-                while len(rows := await (await conn.execute(_ASKED)).fetchall()) < count:
-                    await asyncio.sleep(0.05)
-        return rows
+        async with self.keyturn.working():
+            await self.until(lambda found: found["waiting"] >= count)
+        async with self.keyturn.ctx.db.connection() as conn:
+            return await (await conn.execute(_ASKED)).fetchall()
 
     async def race(self, *calls: Call) -> list[Any]:
         """Both at once; what each gave, or its refusal."""
         delays = [0.0, self.chance.uniform(0, _APART)]
         self.chance.shuffle(delays)
-        return list(await asyncio.gather(*(_outcome(*pair) for pair in zip(calls, delays, strict=True))))
+        return list(await asyncio.gather(*(outcome_of(*pair) for pair in zip(calls, delays, strict=True))))
 
-    async def overtaken(
-        self, monkeypatch: pytest.MonkeyPatch, late: Call, quick: Call, nth: int = 1
-    ) -> list[Any]:
+    async def overtaken(self, monkeypatch: pytest.MonkeyPatch, late: Call, quick: Call, nth: int = 1) -> list[Any]:
         """`quick` is done between what `late` reads and what it writes."""
         told: list[Any] = []
 
         async def meanwhile() -> None:
-            told.append(await _outcome(quick))
+            told.append(await outcome_of(quick))
 
         with _after_read(monkeypatch, nth, meanwhile):
-            outcome = await _outcome(late)
+            outcome = await outcome_of(late)
         return [outcome, *told]
 
     async def kept_waiting(
@@ -129,14 +129,14 @@ class Arena:
         waiting: list[asyncio.Task[Any]] = []
 
         async def meanwhile() -> None:
-            waiting.append(asyncio.create_task(_outcome(waiter)))
+            waiting.append(asyncio.create_task(outcome_of(waiter)))
             async with self.keyturn.ctx.db.connection() as conn, asyncio.timeout(20):
                 while (await (await conn.execute(_BLOCKED)).fetchone() or {})["many"] == 0:
                     assert not waiting[0].done(), waiting[0].result()
                     await asyncio.sleep(0.005)
 
         with _after_read(monkeypatch, nth, meanwhile):
-            outcome = await _outcome(holder)
+            outcome = await outcome_of(holder)
         return [outcome, await waiting[0]]
 
     async def check(self) -> Tables:
@@ -163,6 +163,15 @@ class Arena:
             rows = await (await conn.execute(_STATUSES)).fetchall()
         return Counter({row["status"]: row["many"] for row in rows})
 
+    async def until(self, so: Callable[[Counter[str]], bool]) -> Counter[str]:
+        """Wait until it is so of how many workflows are in each status."""
+        async with asyncio.timeout(60):
+            while True:
+                found = await self.statuses()
+                if so(found):
+                    return found
+                await asyncio.sleep(_LOOK)
+
     # What people do
 
     def vote(self, side: Side, row: Row, who: str = "tara", verdict: str = "approve", revision: int = 1) -> Call:
@@ -172,7 +181,7 @@ class Arena:
         return lambda: approvals.vote(side.ctx, caller(who), row["approval_id"], request)
 
     def edit(self, side: Side, row: Row, who: str = "theo", revision: int = 1) -> Call:
-        action = {**row["action"], "arguments": {"edited": f"{who} {revision}"}}
+        action: dict[str, object] = {**row["action"], "arguments": {"edited": f"{who} {revision}"}}
         request = EditRequest(action=action, revision=revision)
         return lambda: acting.edit(side.ctx, caller(who), row["approval_id"], request)
 
@@ -190,7 +199,8 @@ class Arena:
         return lambda: timers.sweep(side.ctx)
 
 
-async def _outcome(call: Call, delay: float = 0.0) -> Any:
+async def outcome_of(call: Call, delay: float = 0.0) -> Any:
+    """What a call gives, or its refusal."""
     await asyncio.sleep(delay)
     try:
         return await call()

@@ -19,7 +19,7 @@ from orchestrator.wire import BatchItem, BatchRequest, PolicyText, ReviewRequest
 from tests.faults.invariants import Row
 from tests.faults.target import Target
 from tests.harness import caller
-from tests.service.arena import POLICIES, Arena, Hand, Side, arena, code
+from tests.service.arena import POLICIES, Arena, Hand, Side, arena, outcome_of
 
 _OPEN = 6
 _ACTORS = 4
@@ -60,11 +60,8 @@ class Actor:
         )  # fmt: skip
         for _ in range(times):
             does_now = self.chance.choice(does)
-            try:
-                answer = await does_now()
-            except Refusal as refusal:
-                assert refusal.code in _TOLD, refusal
-                answer = refusal
+            answer = await outcome_of(does_now)
+            assert not isinstance(answer, Refusal) or answer.code in _TOLD, answer
             self.told[f"{does_now.__name__} {getattr(answer, 'code', '')}".strip()] += 1
 
     async def _rows(self, statement: Any = _ANY) -> list[Row]:
@@ -84,9 +81,7 @@ class Actor:
 
     async def vote(self) -> Any:
         verdict = self.chance.choice(["approve"] * 3 + ["reject"])
-        return await self._on_one(
-            lambda row: self.ring.vote(self.side, row, self._person(), verdict, row["revision"])
-        )
+        return await self._on_one(lambda row: self.ring.vote(self.side, row, self._person(), verdict, row["revision"]))
 
     async def edit(self) -> Any:
         return await self._on_one(lambda row: self.ring.edit(self.side, row, self._person(), row["revision"]))
@@ -128,21 +123,14 @@ class Actor:
 
     async def submit(self) -> None:
         operation = self.chance.choice(["deploy", "pair", "glass", "glass", "glass"])
-        content = {"target": str(self.ring.target.folder), "operation": operation, "environment": "production"}
+        content: dict[str, object] = {"target": str(self.ring.target.folder), "operation": operation,
+                                      "environment": "production"}  # fmt: skip
         request = SubmitRequest(graph="edited", input=content)
         await workflows.submit(self.side.ctx, self.ring.keyturn.me, request)
 
     async def publish(self) -> None:
         text = POLICIES.replace("count: 2", "count: 1") if self.chance.random() < 0.5 else POLICIES
         await policies.publish(self.side.ctx, caller("root"), PolicyText(text=text, file="races.yaml"))
-
-
-async def _at_rest(ring: Arena) -> Counter[str]:
-    """Whatever was approved has run, or has ended otherwise."""
-    async with asyncio.timeout(30):
-        while (found := await ring.statuses())["ready"] + found["running"]:
-            await asyncio.sleep(0.05)
-    return found
 
 
 async def interleaved(ring: Arena, seed: int, times: int) -> tuple[Counter[str], Counter[str]]:
@@ -153,11 +141,9 @@ async def interleaved(ring: Arena, seed: int, times: int) -> tuple[Counter[str],
     async with ring.keyturn.working():
         for _ in range(_OPEN):
             await actors[0].submit()
-        async with asyncio.timeout(30):
-            while (await ring.statuses())["waiting"] < _OPEN:
-                await asyncio.sleep(0.02)
+        await ring.until(lambda found: found["waiting"] >= _OPEN)
         await asyncio.gather(*(actor.act(times) for actor in actors))
-        ended = await _at_rest(ring)
+        ended = await ring.until(lambda found: not found["ready"] + found["running"])
     await ring.check()
     return sum((actor.told for actor in actors), Counter[str]()), ended
 
@@ -165,7 +151,9 @@ async def interleaved(ring: Arena, seed: int, times: int) -> tuple[Counter[str],
 async def test_whatever_happens_in_whatever_order_the_promises_hold(ring: Arena) -> None:
     told, ended = await interleaved(ring, 20, 60)
     # It would prove little if nothing of it had come about.
-    assert {"vote resolved", "vote already_resolved", "edit revised", "break_glass resolved", "withdraw withdrawn"} <= {*told}
+    assert {"vote resolved", "vote already_resolved", "edit revised", "break_glass resolved", "withdraw withdrawn"} <= {
+        *told
+    }
     assert ended["completed"]
 
 

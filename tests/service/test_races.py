@@ -83,9 +83,7 @@ async def test_two_votes_of_which_both_are_needed(ring: Arena, monkeypatch: pyte
 async def test_vote_and_edit(ring: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = await ring.asked(TIMES + 2)
     told = [await ring.race(ring.vote(ring.one, row), ring.edit(ring.other, row)) for row in rows[:-2]]
-    told.append(
-        await ring.overtaken(monkeypatch, ring.vote(ring.one, rows[-2]), ring.edit(ring.other, rows[-2]))
-    )
+    told.append(await ring.overtaken(monkeypatch, ring.vote(ring.one, rows[-2]), ring.edit(ring.other, rows[-2])))
     held = await ring.kept_waiting(monkeypatch, ring.edit(ring.other, rows[-1]), ring.vote(ring.one, rows[-1]), 2)
     told.append(held[::-1])
     tables = await ring.check()
