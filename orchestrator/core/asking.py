@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
-from orchestrator.core.canonical import digest
+from orchestrator.core.canonical import digest, redact
 from orchestrator.core.cel import facts_of
 from orchestrator.core.confidence import DEFAULT_RULES, ConfidenceRules, adjusted, route
 from orchestrator.core.deadlines import deadlines, lapses_at
@@ -278,14 +278,24 @@ def escalated(requirement: Requirement, to: frozenset[str], mode: str, now: date
     return replace(requirement, stages=tuple(tuple(one(slot) for slot in stage) for stage in requirement.stages))
 
 
-def changes(before: Mapping[str, object], after: Mapping[str, object], path: str = "") -> Sequence[dict[str, object]]:
-    """What differs between two JSON objects: `{path, before, after}` for each place, mappings compared inside."""
+def changes(before: Mapping[str, object], after: Mapping[str, object]) -> Sequence[dict[str, object]]:
+    """What differs between two JSON objects: `{path, before, after}` for each place, mappings compared inside. Secrets
+    are masked here: a place alone does not show that its value is one.
+    """
+    shown = cast("Mapping[str, object]", redact({"before": before, "after": after}))
+    return _differing((before, after), (shown["before"], shown["after"]), "")
+
+
+def _differing(real: tuple[object, object], shown: tuple[object, object], path: str) -> list[dict[str, object]]:
+    if not all(isinstance(one, Mapping) for one in (*real, *shown)):
+        return [{"path": path, "before": shown[0], "after": shown[1]}] if real[0] != real[1] else []
+    one, other = (cast("Mapping[str, object]", side) for side in real)
+    told, told_now = (cast("Mapping[str, object]", side) for side in shown)
     found: list[dict[str, object]] = []
-    for key in sorted({*before, *after}):
-        one, other = before.get(key), after.get(key)
+    for key in sorted({*one, *other}):
         place = f"{path}.{key}" if path else key
-        if isinstance(one, Mapping) and isinstance(other, Mapping):
-            found += changes(one, other, place)  # pyright: ignore[reportUnknownArgumentType] JSON objects
-        elif one != other or (key in before) is not (key in after):
-            found.append({"path": place, "before": one, "after": other})
+        if key in one and key in other:
+            found += _differing((one[key], other[key]), (told[key], told_now[key]), place)
+        else:
+            found.append({"path": place, "before": told.get(key), "after": told_now.get(key)})
     return found

@@ -12,10 +12,11 @@ from datetime import timedelta
 from typing import Any, cast
 
 from orchestrator.core import asking
-from orchestrator.core.actions import action_from
+from orchestrator.core.actions import action_from, described
 from orchestrator.core.asking import Asking, terms_of
-from orchestrator.core.canonical import digest, redact
+from orchestrator.core.canonical import MASK, canonical_json, digest, redact, restored
 from orchestrator.core.errors import (
+    DigestMismatch,
     InvalidInput,
     JustificationRequired,
     NotEditable,
@@ -24,17 +25,17 @@ from orchestrator.core.errors import (
     NotOwner,
     ReviewOutstanding,
     SelfApproval,
+    StaleRevision,
 )
 from orchestrator.core.freezes import frozen_until
 from orchestrator.core.json_schema import problems
-from orchestrator.core.matching import Candidate, fill
 from orchestrator.core.model import BREAK_GLASS, Action, ApprovalState, Status, Verdict, Vote
-from orchestrator.core.votes import Identity, check_open, first_stage, resolve, selves_of
+from orchestrator.core.votes import Identity, check_open, first_stage, resolve, selves_of, unfilled
 from orchestrator.service.context import Caller, Context
 from orchestrator.service.deciding import Choice, Code, Deciding, judge, unknown_approval
 from orchestrator.service.refusals import audited, unknown
 from orchestrator.service.settling import settle
-from orchestrator.store import approvals, decisions, events, people, workflows
+from orchestrator.store import approvals, decisions, delegations, events, people, workflows
 from orchestrator.store.db import Connection, Params
 from orchestrator.store.decisions import Written, view_of
 from orchestrator.store.events import EVENTS_CHANNEL, READY_CHANNEL, Event
@@ -58,6 +59,7 @@ async def _held(
     """The approval whole, with everybody else kept out of its workflow; a refusal is audited."""
     async with ctx.db.connection() as conn:
         workflow_id = await approvals.workflow_of(conn, caller.namespace, approval_id)
+        principals = await delegations.principals(conn, caller.namespace, caller.person, ctx.clock())
     if workflow_id is None:
         raise unknown_approval(approval_id)
     # What time has done meanwhile must not be overlooked.
@@ -66,7 +68,7 @@ async def _held(
         audited(ctx, caller, workflow_id, wanted=wanted, approval_id=approval_id),
         ctx.db.transaction() as conn,
     ):
-        deciding = await judge(ctx, conn, caller, workflow_id, Choice(None))
+        deciding = await judge(ctx, conn, caller, workflow_id, Choice(None, also=sorted(principals)))
         yield conn, deciding, await approvals.whole(conn, approval_id)
     ctx.db.ring(EVENTS_CHANNEL, workflow_id, patient=True)
     if deciding.workflow["status"] == Status.READY:
@@ -104,6 +106,8 @@ async def edit(ctx: Context, caller: Caller, approval_id: str, request: EditRequ
         first: Mapping[str, object] = kept.get("action") or before.to_json()
         whole |= {
             **columns, "state": ApprovalState.PENDING, "revision": whole["revision"] + 1, "action": after.to_json(),
+            # Whatever was said of the action was said of another one.
+            "description": redact.hide(described(after), after.to_json()),
             "asked": {**kept, "action": first}, "last_editor": caller.person,
             "asked_digest": digest(first, judged.terms.volatile_fields), "escalated_at": None,
         }  # fmt: skip
@@ -115,10 +119,9 @@ async def edit(ctx: Context, caller: Caller, approval_id: str, request: EditRequ
         if columns["decision"] is not None:
             code = await _decided_by_policy(conn, deciding, row, columns)
         told = deciding.told(row, code)
-        masked: list[dict[str, object]] = redact(differences)  # pyright: ignore[reportAssignmentType] a list stays one
         return Edited(
             **told.model_dump(), revision=whole["revision"], digest=whole["digest"], risk_level=whole["risk_level"],
-            changes=masked,
+            changes=differences,
         )  # fmt: skip
 
 
@@ -138,11 +141,15 @@ def _edited(whole: Params, before: Action, given: Mapping[str, object]) -> Actio
     if not whole["editable"]:
         detail = "whoever asked does not take an edited action; reject it with what should change, or submit it anew"
         raise NotEditable(detail, approval_id=whole["approval_id"])
-    after = action_from(given)
+    real = before.to_json()
+    after = action_from(cast("Mapping[str, object]", restored(given, real)))
+    if MASK in canonical_json(after.to_json()) and MASK not in canonical_json(real):
+        detail = f"{MASK} stands for a value that is not shown; leave such a field where it was, or give its new value"
+        raise InvalidInput(detail)
     if whole["dialect"] == "keyturn":
         _check_schema(whole, after)
         return after
-    fixed = {key: value for key, value in before.to_json().items() if key not in _OF_A_CALL}
+    fixed = {key: value for key, value in real.items() if key not in _OF_A_CALL}
     moved = [key for key, value in fixed.items() if after.to_json()[key] != value]
     if moved:
         detail = f"of a tool call only operation and arguments can be edited, not {', '.join(moved)}"
@@ -219,14 +226,14 @@ async def break_glass(ctx: Context, caller: Caller, approval_id: str, request: B
         waits = row["state"] == ApprovalState.APPROVED and deciding.workflow["status"] == Status.READY
         if not waits:
             check_open(view_of(row), _vote_of(deciding, whole, request.revision), deciding.now)
+        _check_seen(row, request)
         terms = terms_of(whole)
         await _check_may_break(ctx, conn, deciding, row, terms.break_glass and terms.break_glass.role)
         if not request.justification.strip():
             detail = "breaking the glass needs a `justification`: say why it cannot wait"
             raise JustificationRequired(detail, field="justification")
         freezes = [*terms.freeze, *(one for p in law.book.policies if p.name == terms.policy for one in p.freeze)]
-        people = {v.voter: Candidate(v.roles, v.at) for v in deciding.asked.votes(row) if v.verdict is Verdict.APPROVE}
-        missing = fill(terms.requirement.stages, people).missing if not waits else ()
+        missing = unfilled(view_of(row), deciding.asked.votes(row)) if not waits else ()
         within = terms.break_glass.review_within if terms.break_glass else timedelta()
         bypassed = [role for slot in missing for role in [" or ".join(sorted(slot.roles))] * slot.count]
         frozen = ["freeze"] if freezes and frozen_until(freezes, deciding.now) else []
@@ -251,6 +258,16 @@ async def break_glass(ctx: Context, caller: Caller, approval_id: str, request: B
         deciding.resolved(row, ApprovalState.APPROVED, Identity(caller.person), decision, written)
         await _write(conn, deciding, written)
         return deciding.told(row, "resolved")
+
+
+def _check_seen(row: Params, request: BreakGlassRequest) -> None:
+    """Refuse what is meant for something else than what would run."""
+    if request.revision not in (None, row["revision"]):
+        detail = f"this is for revision {request.revision}; the request is at revision {row['revision']}: read it again"
+        raise StaleRevision(detail, revision=row["revision"])
+    if request.digest not in (None, row["digest"]):
+        detail = "this names another action than the one that waits; read the request again, then decide"
+        raise DigestMismatch(detail, digest=row["digest"])
 
 
 async def _check_may_break(ctx: Context, conn: Connection, deciding: Deciding, row: Params, role: str | None) -> None:

@@ -51,6 +51,7 @@ async def approval(ctx: Context, caller: Caller, approval_id: str, person: str |
         can_decide=[] if closed else [name for name, refusal in refusals.items() if refusal is None],
         why_not={person: why} if person and (why := refusals[person]) else {},
         frozen_until=frozen_until(map(freeze_from_json, row["terms"].get("freeze", ())), asked.workflow["now"]),
+        flags=row["flags"],
     )
 
 
