@@ -248,13 +248,14 @@ def resolved(state: ApprovalState, verdict: str, terms: Terms, note: str, now: d
     }
 
 
+_PLAIN = Terms("", 0, Requirement(())).to_json()
 # What of the terms has columns of its own.
 _ELSEWHERE = ("policy", "version", "requirement", "approval_ttl", "volatile_fields")
 
 
 def kept_terms(terms: Terms) -> dict[str, object]:
-    """The terms as they are kept on an approval's row, beside what has columns there."""
-    return {name: value for name, value in terms.to_json().items() if name not in _ELSEWHERE}
+    """The terms as they are kept on a row, beside what has columns there: what is as usual takes no room."""
+    return {name: value for name, value in terms.to_json().items() if name not in _ELSEWHERE and value != _PLAIN[name]}
 
 
 def terms_of(row: Mapping[str, Any]) -> Terms:

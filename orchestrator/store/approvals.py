@@ -89,7 +89,7 @@ UPDATE keyturn.approvals a
        volatile_fields = p.volatile_fields, approval_ttl = p.approval_ttl, due_at = p.due_at,
        expires_at = p.expires_at, escalate_at = p.escalate_at, escalated_at = p.escalated_at, remind_at = p.remind_at,
        asked = p.asked, asked_digest = p.asked_digest, tally = p.tally, flags = p.flags, bypassed = p.bypassed,
-       review_by = p.review_by, reviewed_by = p.reviewed_by,
+       broken_by = p.broken_by, review_by = p.review_by, reviewed_by = p.reviewed_by,
        reviewed_at = p.reviewed_at, review_told_at = p.review_told_at
   FROM json_populate_record(NULL::keyturn.approvals, %(row)s::json) AS p
  WHERE a.approval_id = p.approval_id
@@ -117,7 +117,7 @@ SELECT namespace, workflow_id, approval_id FROM keyturn.approvals
 OWES = """
 SELECT approval_id FROM keyturn.approvals
  WHERE reviewed_at IS NULL AND review_by IS NOT NULL AND review_by <= coalesce(%(now)s::timestamptz, now())
-   AND namespace = %(namespace)s AND resolved_by = %(person)s
+   AND namespace = %(namespace)s AND broken_by = %(person)s
  ORDER BY review_by LIMIT 1
 """
 
