@@ -14,6 +14,14 @@ from tests.web.edge import Edge
 
 MEDIUM: dict[str, Any] = {"operation": "purge", "metadata": {"rows": 2000}}
 HIGH: dict[str, Any] = {"operation": "deploy", "environment": "production", "arguments": {"version": "v1"}}
+# One stage after the other, and somebody who may skip them.
+IN_TURN = """
+policies:
+  - name: deploys
+    match: action.operation == 'deploy'
+    stages: [[{role: team_lead}], [{role: tech_lead}]]
+    break_glass: {role: cto, review_within: 1d}
+"""
 
 
 @dataclass

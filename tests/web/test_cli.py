@@ -35,15 +35,15 @@ class Done:
     err: str
 
 
-async def in_a_process(*arguments: str, cwd: Path, **environment: str) -> Done:
-    """Run `keyturn` in a process of its own, with nothing of this one's settings."""
+async def in_a_process(*arguments: str, cwd: Path, given: str = "", **environment: str) -> Done:
+    """Run `keyturn` in a process of its own, with nothing of this one's settings; `given` is its standard input."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("KEYTURN_")}
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "orchestrator.cli", *arguments,
         cwd=cwd, env={**clean, "HOME": str(cwd), **environment},
-        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
-    out, err = await asyncio.wait_for(process.communicate(), 60)
+    out, err = await asyncio.wait_for(process.communicate(given.encode()), 60)
     return Done(process.returncode or 0, out.decode(), err.decode())
 
 

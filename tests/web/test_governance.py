@@ -5,15 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from orchestrator.core.canonical import MASK
-from tests.web.team import HIGH, MEDIUM, Team, refusal
-
-IN_TURN = """
-policies:
-  - name: deploys
-    match: action.operation == 'deploy'
-    stages: [[{role: team_lead}], [{role: tech_lead}]]
-    break_glass: {role: cto, review_within: 1d}
-"""
+from tests.web.team import HIGH, IN_TURN, MEDIUM, Team, refusal
 
 
 async def test_an_edit_voids_the_votes_and_its_editor_cannot_approve(team: Team) -> None:
