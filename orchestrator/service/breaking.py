@@ -34,17 +34,20 @@ async def break_glass(ctx: Context, caller: Caller, approval_id: str, request: B
     async with held(ctx, caller, approval_id, "break-glass") as (conn, deciding, whole):
         caller.need("decide")
         row = deciding.row(approval_id)
-        approved = row["state"] == ApprovalState.APPROVED and deciding.workflow["status"] == Status.READY
+        terms = terms_of(whole)
+        frozen = _frozen(terms, law, deciding)
+        approved = frozen and _is_held(deciding, whole)
         if not approved:
             check_open(view_of(row), vote_of(deciding, whole, request.revision), deciding.now)
         _check_seen(row, request)
-        terms = terms_of(whole)
         await _check_may_break(ctx, conn, deciding, row, terms.break_glass and terms.break_glass.role)
         if not request.justification.strip():
             detail = "breaking the glass needs a `justification`: say why it cannot wait"
             raise JustificationRequired(detail, field="justification")
         missing = () if approved else unfilled(view_of(row), deciding.asked.votes(row))
-        await _broken(ctx, conn, deciding, whole, request.justification, _bypassed(terms, law, deciding, missing))
+        # What was in the way: a freeze, and a place in a slot for each time its roles are named.
+        places = [" or ".join(sorted(slot.roles)) for slot in missing for _ in range(slot.count)]
+        await _broken(ctx, conn, deciding, whole, request.justification, [*(["freeze"] if frozen else []), *places])
         if deciding.tells:
             await _tell_skipped(ctx, conn, deciding, whole, request.justification, missing)
         if approved:
@@ -57,11 +60,16 @@ async def break_glass(ctx: Context, caller: Caller, approval_id: str, request: B
         return deciding.told(row, "resolved")
 
 
-def _bypassed(terms: Terms, law: Law, deciding: Deciding, missing: tuple[Slot, ...]) -> list[str]:
-    """What was in the way: a freeze, and a place in a slot for each time its roles are named."""
+def _frozen(terms: Terms, law: Law, deciding: Deciding) -> bool:
+    """Whether a freeze of the request, or of its policy as it is published now, is in force."""
     published = (one for policy in law.book.policies if policy.name == terms.policy for one in policy.freeze)
-    frozen = ["freeze"] if frozen_until([*terms.freeze, *published], deciding.now) else []
-    return [*frozen, *(" or ".join(sorted(slot.roles)) for slot in missing for _ in range(slot.count))]
+    return frozen_until([*terms.freeze, *published], deciding.now) is not None
+
+
+def _is_held(deciding: Deciding, whole: Params) -> bool:
+    """Whether this is decided and waits to run, and nobody has broken the glass for it yet."""
+    decided = whole["state"] == ApprovalState.APPROVED and deciding.workflow["status"] == Status.READY
+    return decided and BREAK_GLASS not in whole["flags"]
 
 
 async def _broken(

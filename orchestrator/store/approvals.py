@@ -70,6 +70,7 @@ SELECT approval_id
 DUE = """
 SELECT a.namespace, a.workflow_id FROM keyturn.approvals a JOIN keyturn.workflows w USING (workflow_id)
  WHERE a.wake_at <= coalesce(%(now)s::timestamptz, now()) AND (a.state = 'pending' OR w.status = 'ready')
+   AND a.workflow_id <> ALL (%(besides)s::text[])
  ORDER BY a.wake_at LIMIT %(limit)s
 """
 
@@ -162,9 +163,10 @@ async def cancel_pending(conn: Connection, workflow_id: str, by: str, now: datet
     return [row["approval_id"] for row in await found.fetchall()]
 
 
-async def due(conn: Connection, limit: int, now: datetime | None) -> list[Params]:
-    """Namespace and id of workflows that time has changed something of."""
-    return await (await conn.execute(DUE, {"limit": limit, "now": now})).fetchall()
+async def due(conn: Connection, besides: Sequence[str], limit: int, now: datetime | None) -> list[Params]:
+    """Namespace and id of workflows, besides some, that time has changed something of."""
+    row = {"besides": list(besides), "limit": limit, "now": now}
+    return await (await conn.execute(DUE, row)).fetchall()
 
 
 async def whole(conn: Connection, approval_id: str) -> Params:

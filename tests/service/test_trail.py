@@ -14,7 +14,7 @@ import pytest
 from orchestrator.core.canonical import MASK, chain_hash
 from orchestrator.core.errors import IdempotencyConflict, InvalidInput, NotFound, Refusal, SelfApproval, TokenWrongUser
 from orchestrator.core.model import Verdict
-from orchestrator.service import acting, approvals, audit, delegations, explain, identity, links, workflows
+from orchestrator.service import acting, approvals, audit, breaking, delegations, explain, identity, links, workflows
 from orchestrator.service.context import Caller, Context
 from orchestrator.service.deciding import Choice
 from orchestrator.store import events
@@ -229,10 +229,10 @@ NOT_FOUND: dict[str, USE] = {
     "acting.edit": lambda spy: acting.edit(spy.ctx, spy.me, spy.approval, EditRequest(action=RISKY)),
     "acting.withdraw": lambda spy: acting.withdraw(spy.ctx, spy.me, spy.approval, WithdrawRequest()),
     "acting.withdraw_workflow": lambda spy: acting.withdraw_workflow(spy.ctx, spy.me, spy.workflow, WithdrawRequest()),
-    "acting.break_glass": lambda spy: acting.break_glass(
+    "breaking.break_glass": lambda spy: breaking.break_glass(
         spy.ctx, spy.me, spy.approval, BreakGlassRequest(justification="now")
     ),
-    "acting.review": lambda spy: acting.review(spy.ctx, spy.me, spy.approval, ReviewRequest(note="fine")),
+    "breaking.review": lambda spy: breaking.review(spy.ctx, spy.me, spy.approval, ReviewRequest(note="fine")),
     "delegations.create": lambda spy: delegations.create(
         spy.ctx, spy.me, DelegationRequest(from_="tom", to="cleo", ends_at=TOMORROW)
     ),
@@ -283,7 +283,7 @@ def use_cases(module: ModuleType) -> set[str]:
     }
 
 
-_MODULES = (workflows, approvals, acting, delegations, links, explain, identity, audit)
+_MODULES = (workflows, approvals, acting, breaking, delegations, links, explain, identity, audit)
 
 
 def test_every_use_case_is_in_a_table_of_this_test() -> None:
