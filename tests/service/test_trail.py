@@ -283,7 +283,7 @@ def use_cases(module: ModuleType) -> set[str]:
     }
 
 
-_MODULES = (workflows, approvals, acting, delegations, links, explain, identity, audit)
+_MODULES = (workflows, approvals, acting, breaking, delegations, links, explain, identity, audit)
 
 
 def test_every_use_case_is_in_a_table_of_this_test() -> None:
