@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
-from orchestrator.core.canonical import digest
+from orchestrator.core.canonical import digest, redact
 from orchestrator.core.cel import facts_of
 from orchestrator.core.confidence import DEFAULT_RULES, ConfidenceRules, adjusted, route
 from orchestrator.core.deadlines import deadlines, lapses_at
@@ -289,3 +289,13 @@ def changes(before: Mapping[str, object], after: Mapping[str, object], path: str
         elif one != other or (key in before) is not (key in after):
             found.append({"path": place, "before": one, "after": other})
     return found
+
+
+def shown(differences: Sequence[Mapping[str, object]], secrets: object) -> list[dict[str, object]]:
+    """What `changes` found as it may be shown: without `secrets`, and without values whose path names one (rule 25)."""
+    keyed = [
+        {name: value if name == "path" else {str(one["path"]): value} for name, value in one.items()}
+        for one in differences
+    ]
+    masked = cast("list[dict[str, Any]]", redact.beside(keyed, secrets))
+    return [{name: value if name == "path" else value[one["path"]] for name, value in one.items()} for one in masked]

@@ -110,16 +110,22 @@ async def edit(ctx: Context, caller: Caller, approval_id: str, request: EditRequ
         row |= {name: whole[name] for name in ("revision", "digest", "requirement", "expires_at", "last_editor")}
         whole["tally"] = resolve(view_of(row), deciding.asked.votes(row), deciding.now).tally.to_json()
         await approvals.put(conn, whole)
-        await _tell_edited(ctx, conn, deciding, whole, differences, request.justification)
+        secrets = [before.to_json(), after.to_json(), whole["payload"]]
+        shown = asking.shown(differences, secrets)
+        await _tell_edited(ctx, conn, deciding, whole, shown, redact.hide(request.justification, secrets))
         code: Code = "revised"
         if columns["decision"] is not None:
             code = await _decided_by_policy(conn, deciding, row, columns)
         told = deciding.told(row, code)
-        masked: list[dict[str, object]] = redact(differences)  # pyright: ignore[reportAssignmentType] a list stays one
         return Edited(
             **told.model_dump(), revision=whole["revision"], digest=whole["digest"], risk_level=whole["risk_level"],
-            changes=masked,
+            changes=shown,
         )  # fmt: skip
+
+
+def _said(text: str, whole: Params) -> str:
+    """What somebody says of a request, without the secrets in it."""
+    return redact.hide(text, [whole["action"], whole["payload"]])
 
 
 def _check_editor(deciding: Deciding, row: Params, vote: Vote) -> None:
@@ -168,7 +174,7 @@ async def _tell_edited(
     facts: dict[str, object] = {
         "request_id": whole["approval_id"], "revision": whole["revision"], "digest": whole["digest"],
         "risk_level": whole["risk_level"], "route": whole["route"], "policy": whole["policy"],
-        "changes": differences, "justification": why, "action": whole["action"],
+        "changes": differences, "justification": why, "action": redact.beside(whole["action"], whole["payload"]),
     }  # fmt: skip
     told = Event("approval-revised", deciding.caller.person, facts)
     await events.append(conn, whole["workflow_id"], [told], ctx.clock())
@@ -194,7 +200,7 @@ async def _write(conn: Connection, deciding: Deciding, written: Written) -> None
 
 async def withdraw(ctx: Context, caller: Caller, approval_id: str, request: WithdrawRequest) -> Decided:
     """End one's own request, and its workflow with it (rule 13)."""
-    async with _held(ctx, caller, approval_id, "withdraw") as (conn, deciding, _whole):
+    async with _held(ctx, caller, approval_id, "withdraw") as (conn, deciding, whole):
         caller.need("submit")
         row = deciding.row(approval_id)
         if caller.person not in (row["requester"], row["on_behalf_of"]):
@@ -204,7 +210,7 @@ async def withdraw(ctx: Context, caller: Caller, approval_id: str, request: With
             raise NotOwner(detail, requester=row["requester"])
         check_open(view_of(row), _vote_of(deciding, row, None), deciding.now)
         written = Written(approval_id)
-        decision = {"verdict": "withdraw", "by": [caller.person], "note": request.reason}
+        decision = {"verdict": "withdraw", "by": [caller.person], "note": _said(request.reason, whole)}
         deciding.resolved(row, ApprovalState.WITHDRAWN, Identity(caller.person), decision, written)
         await _write(conn, deciding, written)
         return deciding.told(row, "withdrawn")
@@ -235,8 +241,9 @@ async def break_glass(ctx: Context, caller: Caller, approval_id: str, request: B
             "review_by": deciding.now + within,
         }  # fmt: skip
         await approvals.put(conn, whole)
+        why = _said(request.justification, whole)
         told: dict[str, object] = {
-            "request_id": approval_id, "justification": request.justification, "bypassed": whole["bypassed"],
+            "request_id": approval_id, "justification": why, "bypassed": whole["bypassed"],
             "review_by": whole["review_by"].isoformat(),
         }  # fmt: skip
         await events.append(conn, whole["workflow_id"], [Event("break-glass", caller.person, told)], ctx.clock())
@@ -246,7 +253,7 @@ async def break_glass(ctx: Context, caller: Caller, approval_id: str, request: B
             notice = {"kind": "break_glass", "approval_id": approval_id, "data": data}
             await approvals.queue_notices(conn, caller.namespace, whole["workflow_id"], [notice], ctx.clock())
         written = Written(approval_id)
-        decision = {"verdict": "approve", "by": [caller.person], "note": request.justification}
+        decision = {"verdict": "approve", "by": [caller.person], "note": why}
         deciding.workflow["status"] = Status.WAITING if waits else deciding.workflow["status"]
         deciding.resolved(row, ApprovalState.APPROVED, Identity(caller.person), decision, written)
         await _write(conn, deciding, written)
@@ -290,7 +297,8 @@ async def review(ctx: Context, caller: Caller, approval_id: str, request: Review
         if whole["reviewed_at"] is not None:
             return deciding.told(row, "replayed")
         await approvals.put(conn, {**whole, "reviewed_by": caller.person, "reviewed_at": deciding.now})
-        told: dict[str, object] = {"request_id": approval_id, "note": request.note, "person": whole["resolved_by"]}
+        note = _said(request.note, whole)
+        told: dict[str, object] = {"request_id": approval_id, "note": note, "person": whole["resolved_by"]}
         await events.append(conn, whole["workflow_id"], [Event("review-done", caller.person, told)], ctx.clock())
         return deciding.told(row, "reviewed")
 
