@@ -57,14 +57,19 @@ class Figures:
             "bytes": ours.bytes,
             "bytes_ratio": round(ours.bytes / sync.bytes, 3),
             "footprints": {name: asdict(found) for name, found in self.footprints.items()},
-            "machine": {
-                "cpus": os.cpu_count(),
-                "system": platform.platform(terse=True),
-                "python": platform.python_version(),
-                "postgres": self.postgres,
-            },
+            "machine": machine(self.postgres),
             "seconds": round(self.seconds, 1),
         }
+
+
+def machine(postgres: str) -> dict[str, object]:
+    """What it was measured on."""
+    return {
+        "cpus": os.cpu_count(),
+        "system": platform.platform(terse=True),
+        "python": platform.python_version(),
+        "postgres": postgres,
+    }
 
 
 def percentile(values: Sequence[float], share: float) -> float:

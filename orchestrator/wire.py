@@ -480,6 +480,7 @@ class Explanation(Response):
     why_not: Mapping[str, str]
     policy_reason: str = ""
     frozen_until: datetime | None = None
+    flags: Sequence[str] = ()
 
 
 class ExplainRequest(Request):

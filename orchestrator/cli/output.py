@@ -111,8 +111,21 @@ def styled(value: str) -> Text:
 
 def needed(stage: Sequence[Mapping[str, object]]) -> str:
     """The slots of one stage, as in `2 of sre or dba and 1 of cto`."""
-    slots = ((slot.get("count", 1), cast("Sequence[str]", slot["any_of"])) for slot in stage)
-    return " and ".join(f"{count} of {' or '.join(roles)}" for count, roles in slots)
+    return " and ".join(f"{slot.get('count', 1)} of {_roles(slot)}" for slot in stage)
+
+
+def _roles(slot: Mapping[str, object]) -> str:
+    own = " or ".join(cast("Sequence[str]", slot["any_of"]))
+    added = " or ".join(cast("Sequence[str]", slot.get("escalated") or ()))
+    if slot.get("closed_at"):
+        return f"{added} in place of {own}"
+    return f"{own}, escalated to {added}" if added else own
+
+
+def needs(stages: Sequence[Sequence[Mapping[str, object]]]) -> list[tuple[str, str]]:
+    """Whom a request needs, a line for each stage."""
+    one = len(stages) == 1
+    return [("needs" if one else f"stage {number} needs", needed(stage)) for number, stage in enumerate(stages, 1)]
 
 
 def ago(at: datetime, now: datetime | None = None) -> str:

@@ -248,13 +248,14 @@ def resolved(state: ApprovalState, verdict: str, terms: Terms, note: str, now: d
     }
 
 
+_PLAIN = Terms("", 0, Requirement(())).to_json()
 # What of the terms has columns of its own.
 _ELSEWHERE = ("policy", "version", "requirement", "approval_ttl", "volatile_fields")
 
 
 def kept_terms(terms: Terms) -> dict[str, object]:
-    """The terms as they are kept on an approval's row, beside what has columns there."""
-    return {name: value for name, value in terms.to_json().items() if name not in _ELSEWHERE}
+    """The terms as they are kept on a row, beside what has columns there: what is as usual takes no room."""
+    return {name: value for name, value in terms.to_json().items() if name not in _ELSEWHERE and value != _PLAIN[name]}
 
 
 def terms_of(row: Mapping[str, Any]) -> Terms:
@@ -278,24 +279,24 @@ def escalated(requirement: Requirement, to: frozenset[str], mode: str, now: date
     return replace(requirement, stages=tuple(tuple(one(slot) for slot in stage) for stage in requirement.stages))
 
 
-def changes(before: Mapping[str, object], after: Mapping[str, object], path: str = "") -> Sequence[dict[str, object]]:
-    """What differs between two JSON objects: `{path, before, after}` for each place, mappings compared inside."""
+def changes(before: Mapping[str, object], after: Mapping[str, object]) -> Sequence[dict[str, object]]:
+    """What differs between two JSON objects: `{path, before, after}` for each place, mappings compared inside. Secrets
+    are masked here: a place alone does not show that its value is one.
+    """
+    shown = cast("Mapping[str, object]", redact({"before": before, "after": after}))
+    return _differing((before, after), (shown["before"], shown["after"]), "")
+
+
+def _differing(real: tuple[object, object], shown: tuple[object, object], path: str) -> list[dict[str, object]]:
+    if not all(isinstance(one, Mapping) for one in (*real, *shown)):
+        return [{"path": path, "before": shown[0], "after": shown[1]}] if real[0] != real[1] else []
+    one, other = (cast("Mapping[str, object]", side) for side in real)
+    told, told_now = (cast("Mapping[str, object]", side) for side in shown)
     found: list[dict[str, object]] = []
-    for key in sorted({*before, *after}):
-        one, other = before.get(key), after.get(key)
+    for key in sorted({*one, *other}):
         place = f"{path}.{key}" if path else key
-        if isinstance(one, Mapping) and isinstance(other, Mapping):
-            found += changes(one, other, place)  # pyright: ignore[reportUnknownArgumentType] JSON objects
-        elif one != other or (key in before) is not (key in after):
-            found.append({"path": place, "before": one, "after": other})
+        if key in one and key in other:
+            found += _differing((one[key], other[key]), (told[key], told_now[key]), place)
+        else:
+            found.append({"path": place, "before": told.get(key), "after": told_now.get(key)})
     return found
-
-
-def shown(differences: Sequence[Mapping[str, object]], secrets: object) -> list[dict[str, object]]:
-    """What `changes` found as it may be shown: without `secrets`, and without values whose path names one (rule 25)."""
-    keyed = [
-        {name: value if name == "path" else {str(one["path"]): value} for name, value in one.items()}
-        for one in differences
-    ]
-    masked = cast("list[dict[str, Any]]", redact.beside(keyed, secrets))
-    return [{name: value if name == "path" else value[one["path"]] for name, value in one.items()} for one in masked]

@@ -134,8 +134,8 @@ def check_vote(
     """Whether `vote` may be added to `votes`, at `now`.
 
     `digest` is the one the voter says they saw, when they say so. Refusals, in this order: AnswerInvalid (a question
-    takes no votes), Expired, AlreadyResolved, StaleRevision, SelfApproval, PrincipalAlreadyCounted,
-    PersonAlreadyCounted, NotEligible, StageNotOpen, VoteFinal, DigestMismatch, JustificationRequired. A replay of one's
+    takes no votes), Expired, AlreadyResolved, StaleRevision, SelfApproval, PersonAlreadyCounted,
+    PrincipalAlreadyCounted, NotEligible, StageNotOpen, VoteFinal, DigestMismatch, JustificationRequired. A replay of one's
     own vote is no refusal, also when the approval has ended meanwhile.
     """
     if view.kind is Kind.QUESTION:
@@ -272,6 +272,14 @@ def resolve(view: ApprovalView, votes: Sequence[Vote], now: datetime) -> Resolut
     if view.expires_at is not None and passed(view.expires_at, now):
         return TimedOut(view.expires_at, tally)
     return StillPending(tally, filling.stage)
+
+
+def unfilled(view: ApprovalView, votes: Sequence[Vote]) -> tuple[Slot, ...]:
+    """Every slot that these votes leave open, also of the stages that are to come."""
+    counting, _ = _counting(view, votes)
+    filling = _filled(view, counting)
+    later = view.requirement.stages[filling.stage + 1 :] if filling.missing else ()
+    return (*filling.missing, *(slot for stage in later for slot in stage))
 
 
 def still_approved(view: ApprovalView, votes: Sequence[Vote]) -> bool:

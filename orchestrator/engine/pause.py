@@ -13,6 +13,7 @@ from typing import cast
 
 from langgraph.types import Interrupt
 
+from orchestrator.core.actions import described
 from orchestrator.core.asking import UNROUTABLE_ESCALATED, Asking, Judgement, Law, judge, resolved
 from orchestrator.core.canonical import canonical_json, digest, redact
 from orchestrator.core.errors import GraphFault
@@ -145,10 +146,7 @@ def _shown(question: Mapping[str, object] | None, payload: object) -> Mapping[st
 
 
 def _described(ask: Ask) -> str:
-    if ask.action is None:
-        return ""
-    parts = [ask.action.operation, ask.action.target, f"in {ask.action.environment}" if ask.action.environment else ""]
-    return " ".join(part for part in parts if part)
+    return described(ask.action) if ask.action else ""
 
 
 def _approval(lease: Lease, law: Law, ask: Ask, node: str, now: datetime) -> Params:

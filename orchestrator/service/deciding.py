@@ -71,11 +71,13 @@ class Choice:
     acting_for: str | None = None
     # The link it came by, if it came by one.
     link: str | None = None
+    # Whose roles matter as well: of those the caller stands in for.
+    also: Sequence[str] = ()
 
     @property
     def people(self) -> list[str]:
         """Whose roles matter besides the caller's."""
-        return [name.strip() for name in (self.named, self.acting_for) if name]
+        return [name.strip() for name in (self.named, self.acting_for, *self.also) if name]
 
 
 def unknown_approval(approval_id: str) -> NotFound:

@@ -10,7 +10,7 @@ from orchestrator.core.freezes import freeze_from_json, frozen_until
 from orchestrator.core.model import ApprovalState, Kind, Level, Requester, Requirement, Verdict, Vote
 from orchestrator.core.policy import Policy
 from orchestrator.core.policy_file import PolicyBook
-from orchestrator.core.votes import check_vote, resolve
+from orchestrator.core.votes import Counted, check_vote, resolve
 from orchestrator.service import views
 from orchestrator.service.approvals import current
 from orchestrator.service.context import Caller, Context
@@ -51,6 +51,7 @@ async def approval(ctx: Context, caller: Caller, approval_id: str, person: str |
         can_decide=[] if closed else [name for name, refusal in refusals.items() if refusal is None],
         why_not={person: why} if person and (why := refusals[person]) else {},
         frozen_until=frozen_until(map(freeze_from_json, row["terms"].get("freeze", ())), asked.workflow["now"]),
+        flags=row["flags"],
     )
 
 
@@ -63,12 +64,14 @@ def _refusal(asked: Asked, row: Params, person: str) -> str | None:
         now = asked.workflow["now"]
         vote = Vote(person, Verdict.APPROVE, row["revision"], now, roles, principal, "a reason")
         try:
-            check_vote(view_of(row), asked.votes(row), vote, now)
+            outcome = check_vote(view_of(row), asked.votes(row), vote, now)
         except Refusal as refusal:
             held = f"; {person} holds {', '.join(sorted(roles)) or 'no role'}" if refusal.code == "not_eligible" else ""
             whys.append(f"{refusal.code}: {refusal.detail}{held}")
         else:
-            return None
+            if isinstance(outcome, Counted):
+                return None
+            whys.append(f"person_already_counted: {person} has approved this already")
     return whys[0]
 
 

@@ -31,26 +31,28 @@ async def settle(ctx: Context, namespace: str, workflow_id: str) -> bool:
     """Write down what time and published policies have changed for a workflow's requests; whether anything was."""
     changed = False
     for _ in range(_MOST):
-        status = await _one(ctx, namespace, workflow_id)
-        if status is None:
+        deciding = await _one(ctx, namespace, workflow_id)
+        if deciding is None:
             break
-        changed = True
+        changed, status = True, Status(deciding.workflow["status"])
         ctx.db.ring(EVENTS_CHANNEL, workflow_id, patient=True)
         if status.finished:
             ctx.db.ring(CANCEL_CHANNEL, workflow_id)
         elif status is Status.READY:
             ctx.db.ring(READY_CHANNEL, namespace)
+        if status.finished or not deciding.behind:
+            break
     return changed
 
 
-async def _one(ctx: Context, namespace: str, workflow_id: str) -> Status | None:
-    """One thing that is due, done; the workflow's status then. None when nothing is."""
+async def _one(ctx: Context, namespace: str, workflow_id: str) -> Deciding | None:
+    """One thing that is due, done; the workflow and what it asks then. None when nothing is."""
     clock = Caller(namespace, CLOCK, frozenset())
-    async with ctx.db.transaction() as conn:
+    async with ctx.db.pipeline() as conn:
         deciding = await judge(ctx, conn, clock, workflow_id, Choice(None))
         for row in deciding.rows:
             if await _settled(ctx, conn, deciding, row):
-                return Status(deciding.workflow["status"])
+                return deciding
     return None
 
 
@@ -64,7 +66,7 @@ async def _settled(ctx: Context, conn: Connection, deciding: Deciding, row: Para
     if row["state"] != ApprovalState.PENDING:
         return False
     if row["kind"] == Kind.APPROVAL and row["policy_seen"] < (deciding.workflow["policy_version"] or 0):
-        await _tighten(ctx, conn, deciding, row)
+        row |= _changed(await _tighten(ctx, conn, deciding, row))
         return True
     if not passed(row["wake_at"], deciding.now):
         return False
@@ -75,10 +77,18 @@ async def _settled(ctx: Context, conn: Connection, deciding: Deciding, row: Para
         await _escalate(ctx, conn, deciding, whole, "escalate_after")
     else:
         await _remind(ctx, conn, deciding, whole)
+    if row["state"] == ApprovalState.PENDING:
+        row |= _changed(whole)
     return True
 
 
-async def _tighten(ctx: Context, conn: Connection, deciding: Deciding, row: Params) -> None:
+def _changed(whole: Params) -> Params:
+    """What tells whether more is due of a request, as it is now written."""
+    instants = [whole[name] for name in ("expires_at", "escalate_at", "remind_at") if whole[name] is not None]
+    return {"wake_at": min(instants), "policy_seen": whole["policy_seen"]}
+
+
+async def _tighten(ctx: Context, conn: Connection, deciding: Deciding, row: Params) -> Params:
     """The stricter of all versions published since wins, slot by slot; what was loosened stays (rule 8)."""
     whole = await approvals.whole(conn, row["approval_id"])
     terms, versions = terms_of(whole), list(whole["policy_versions"])
@@ -105,6 +115,7 @@ async def _tighten(ctx: Context, conn: Connection, deciding: Deciding, row: Para
         "requirement": whole["requirement"],
     }  # fmt: skip
     await _write(ctx, conn, deciding, whole, Event("approval-policy-changed", CLOCK, told), None)
+    return whole
 
 
 async def _lapse(ctx: Context, conn: Connection, deciding: Deciding, row: Params) -> None:
@@ -150,6 +161,7 @@ async def _end(
 ) -> None:
     written = Written(row["approval_id"])
     deciding.resolved(row, state, who, decision, written)
+    row["wake_at"] = None
     await decisions.write(conn, [(deciding.asked, written)], wait=True)
 
 

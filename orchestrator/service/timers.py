@@ -43,18 +43,25 @@ async def sweep(ctx: Context) -> int:
 
 
 async def _settle_due(ctx: Context) -> int:
-    """Batch after batch, until nothing is due or a batch brings nothing new: others may be at the same workflows."""
-    done = 0
+    """Batch after batch, until nothing is due but what was looked at in vain: others may be at the same workflows, and
+    what cannot be done must not stand before what can.
+    """
+    done, in_vain = 0, set[str]()
+    room = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(namespace: str, workflow_id: str) -> bool:
+        async with room:
+            changed = await _settle(ctx, namespace, workflow_id)
+        if not changed:
+            in_vain.add(workflow_id)
+        return changed
+
     while True:
         async with ctx.db.connection() as conn:
-            due = await approvals.due(conn, _BATCH, ctx.clock())
-        wanted = list(dict.fromkeys((row["namespace"], row["workflow_id"]) for row in due))
-        changed = 0
-        for start in range(0, len(wanted), _AT_ONCE):
-            some = wanted[start : start + _AT_ONCE]
-            changed += sum(await asyncio.gather(*(_settle(ctx, *one) for one in some)))
-        done += changed
-        if len(due) < _BATCH or not changed:
+            due = await approvals.due(conn, sorted(in_vain), _BATCH, ctx.clock())
+        wanted = dict.fromkeys((row["namespace"], row["workflow_id"]) for row in due)
+        done += sum(await asyncio.gather(*(one(*found) for found in wanted)))
+        if len(due) < _BATCH:
             return done
 
 
@@ -79,7 +86,7 @@ async def _review_due(ctx: Context, row: Params) -> None:
             return
         now = await workflows.present(conn, ctx.clock())
         await approvals.put(conn, {**whole, "review_told_at": now})
-        told: dict[str, object] = {"request_id": row["approval_id"], "person": whole["resolved_by"]}
+        told: dict[str, object] = {"request_id": row["approval_id"], "person": whole["broken_by"]}
         await events.append(conn, row["workflow_id"], [Event("review-due", CLOCK, told)], ctx.clock())
         if ctx.governance.tells:
             notice = {"kind": "review_due", "approval_id": row["approval_id"], "data": told}

@@ -70,6 +70,7 @@ SELECT approval_id
 DUE = """
 SELECT a.namespace, a.workflow_id FROM keyturn.approvals a JOIN keyturn.workflows w USING (workflow_id)
  WHERE a.wake_at <= coalesce(%(now)s::timestamptz, now()) AND (a.state = 'pending' OR w.status = 'ready')
+   AND a.workflow_id <> ALL (%(besides)s::text[])
  ORDER BY a.wake_at LIMIT %(limit)s
 """
 
@@ -89,7 +90,7 @@ UPDATE keyturn.approvals a
        volatile_fields = p.volatile_fields, approval_ttl = p.approval_ttl, due_at = p.due_at,
        expires_at = p.expires_at, escalate_at = p.escalate_at, escalated_at = p.escalated_at, remind_at = p.remind_at,
        asked = p.asked, asked_digest = p.asked_digest, tally = p.tally, flags = p.flags, bypassed = p.bypassed,
-       review_by = p.review_by, reviewed_by = p.reviewed_by,
+       broken_by = p.broken_by, review_by = p.review_by, reviewed_by = p.reviewed_by,
        reviewed_at = p.reviewed_at, review_told_at = p.review_told_at
   FROM json_populate_record(NULL::keyturn.approvals, %(row)s::json) AS p
  WHERE a.approval_id = p.approval_id
@@ -117,7 +118,7 @@ SELECT namespace, workflow_id, approval_id FROM keyturn.approvals
 OWES = """
 SELECT approval_id FROM keyturn.approvals
  WHERE reviewed_at IS NULL AND review_by IS NOT NULL AND review_by <= coalesce(%(now)s::timestamptz, now())
-   AND namespace = %(namespace)s AND resolved_by = %(person)s
+   AND namespace = %(namespace)s AND broken_by = %(person)s
  ORDER BY review_by LIMIT 1
 """
 
@@ -162,9 +163,10 @@ async def cancel_pending(conn: Connection, workflow_id: str, by: str, now: datet
     return [row["approval_id"] for row in await found.fetchall()]
 
 
-async def due(conn: Connection, limit: int, now: datetime | None) -> list[Params]:
-    """Namespace and id of workflows that time has changed something of."""
-    return await (await conn.execute(DUE, {"limit": limit, "now": now})).fetchall()
+async def due(conn: Connection, besides: Sequence[str], limit: int, now: datetime | None) -> list[Params]:
+    """Namespace and id of workflows, besides some, that time has changed something of."""
+    row = {"besides": list(besides), "limit": limit, "now": now}
+    return await (await conn.execute(DUE, row)).fetchall()
 
 
 async def whole(conn: Connection, approval_id: str) -> Params:

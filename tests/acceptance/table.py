@@ -121,6 +121,7 @@ class Table:
             reasons += ["timeout", "expired"]
         return {
             "state": await self.state(request, approval),
+            "ran_out": self._ran_out(request, approval),
             "filled": approval.get("filled", {}),
             "void": approval.get("void", []),
             "dissent": approval.get("dissent", []),
@@ -136,6 +137,12 @@ class Table:
             "risk": approval.get("risk_level"),
             "status": workflow["status"],
         }
+
+    def _ran_out(self, request: Request, approval: Body) -> bool:
+        """Whether an approval's time to run is over, and no step tried to run it."""
+        lapses = approval.get("lapses_at")
+        over = lapses is not None and datetime.fromisoformat(str(lapses)) <= self.world.clock.now
+        return over and not any(s.do == "execute" and s.text("req") == request.req for s in self.scenario.steps)
 
     async def check_sound(self, request: Request) -> None:
         """What holds at the end of every scenario: a gated action ran once where its approval says so, else never;

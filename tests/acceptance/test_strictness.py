@@ -85,6 +85,9 @@ async def test_a_refusal_nobody_expected_is_told(database_url: str, tmp_path: Pa
 @pytest.mark.parametrize(
     ("key", "expected", "got"),
     [
+        ("state", "approved", {"state": "lapsed", "ran_out": False}),
+        ("state", "lapsed", {"state": "approved", "ran_out": False}),
+        ("state", "executed", {"state": "lapsed", "ran_out": True}),
         ("void", {"bob": "revised"}, {"void": []}),
         ("void", {"bob@1": "revised"}, {"void": [{"person": "bob", "revision": 2, "reason": "revised"}]}),
         ("void", {"bob": "revised"}, {"void": [{"person": "bob", "revision": 1, "reason": "role_lost"}]}),

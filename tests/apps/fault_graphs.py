@@ -154,6 +154,32 @@ async def charge_bound(state: State) -> State:
     return {"log": [f"charge {entry.result}"]}
 
 
+def gate_editable(state: State) -> State:
+    """What people may change before they approve it."""
+    asked = Action(
+        state.get("operation", "noop"),
+        environment=state.get("environment", ""),
+        arguments=state.get("arguments", {}),
+    )
+    return {"decision": request_approval(asked, editable=True).to_json()}
+
+
+async def charge_as_approved(state: State) -> State:
+    """What ran is noted by its digest: it must be one that somebody decided on."""
+    target, decision = target_of(state), state.get("decision", {})
+    with noted(state) as key:
+        what = f"charge {key.split(':')[0]}"
+        async with effect(
+            "charge", verify=lambda: verify(state, what), approval=decision, action=decision["action"]
+        ) as entry:
+            if not entry.done:
+                await target.point(point(state, "inside"))
+                target.mark(f"ran {key.split(':')[0]} {decision['approval_id']} {decision['digest']}")
+                target.call(entry.key, what)
+                entry.record({"receipt": what})
+    return {"log": [f"charge {entry.result}"]}
+
+
 async def first(state: State) -> State:
     with noted(state) as key:
         target_of(state).call(key, key)
@@ -260,6 +286,7 @@ def _fan_out() -> Any:
 
 governed = chain(assess, gate, charge, third, pure=("assess", "gate"))
 governed_in_thread = chain(assess, gate, charge_in_thread, third, pure=("assess", "gate"))
+edited = chain(gate_editable, charge_as_approved, third, pure=("gate_editable",))
 bound = chain(gate_and_keep, charge_bound, third, pure=("gate_and_keep",))
 charging = chain(charge)
 charging_in_thread = chain(charge_in_thread)

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from orchestrator.service import acting, identity, policies
+from orchestrator.service import acting, breaking, identity, policies
 from orchestrator.wire import BreakGlassRequest, EditRequest, PersonRequest, PolicyText
 from tests.chores.receivers import LinearWorkspace, Mailbox, free_port, mail_server, plain_text, receiving
 from tests.chores.telling import ENVIRONMENT, GUARD, write_config
@@ -131,7 +131,7 @@ async def recipients(keyturn: Keyturn, kind: str) -> list[set[str]]:
     """Who got mail of this kind, one set for each time."""
     async with keyturn.ctx.db.connection() as conn:
         found = await conn.execute(
-            b"SELECT array_agg(d.recipient) AS people FROM keyturn.notices n JOIN keyturn.deliveries d USING (notice_id)"
+            b"SELECT array_agg(recipient) AS people FROM keyturn.notices n JOIN keyturn.deliveries d USING (notice_id)"
             b" WHERE n.kind = %s AND d.channel = 'mail' AND d.state = 'sent' GROUP BY n.notice_id ORDER BY n.notice_id",
             [kind],
         )
@@ -171,7 +171,7 @@ async def test_each_kind_of_message_reaches_those_it_is_for(database_url: str, t
                 clock.now += timedelta(hours=1)
                 await told("escalated", {"cleo"})
                 glass = BreakGlassRequest(justification="it burns")
-                await acting.break_glass(ctx, caller("cleo"), approval_id, glass)
+                await breaking.break_glass(ctx, caller("cleo"), approval_id, glass)
                 await told("break_glass", {"tara", "theo"})
                 await told("settled", {"rita", "tom", "tara", "theo"})
                 await keyturn.until(workflow_id, "failed", "completed")
@@ -241,7 +241,7 @@ async def test_a_decision_has_as_many_statements_whether_somebody_is_told_or_not
 ) -> None:
     port = free_port()
     channels = config(port, f"http://127.0.0.1:{port}") if told else ""
-    async with governed(database_url, tmp_path, channels) as keyturn, served(keyturn) as edge:
+    async with governed(database_url, tmp_path, channels) as keyturn:
         async with keyturn.working():
             (workflow_id,) = await waiting(keyturn, 1)
         sent: list[str] = []

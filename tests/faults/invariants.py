@@ -19,10 +19,11 @@ from psycopg.rows import DictRow, dict_row
 
 from orchestrator.core.canonical import chain_hash
 from tests.faults.target import Target
+from tests.faults.verdicts import given_rightly
 
 Row = dict[str, Any]
 # Graphs whose effects all stand behind one gate, with the prefix of what they do at the target.
-GATED = {"governed": "charge", "governed_in_thread": "charge", "bound": "charge"}
+GATED = {"governed": "charge", "governed_in_thread": "charge", "bound": "charge", "edited": "charge"}
 _OPEN = ("ready", "running", "waiting")
 _DECIDED = ("approved", "executed", "answered", "rejected")
 
@@ -56,6 +57,9 @@ async def violations(
     nothing was killed)."""
     tables = await read(database_url)
     found = [*_delivered_once(tables), *_audited(tables), *_nothing_stuck(tables), *_fenced(tables)]
+    for row in tables.approvals:
+        of_it = [vote for vote in tables.votes if vote["approval_id"] == row["approval_id"]]
+        found += given_rightly(row, of_it, tables.events[row["workflow_id"]])
     if target is not None:
         found += [
             *_effects_once(tables, target),
@@ -101,7 +105,8 @@ def _delivered_once(tables: Tables) -> Iterator[str]:
         ends_it = row["state"] == "rejected" and row["on_reject"] == "cancel"
         if times > 1:
             yield f"I1 {name}: delivered {times} times"
-        if times and row["state"] not in ("approved", "executed", "answered", "rejected"):
+        # What was delivered may be good no longer when its effect is about to begin.
+        if times and row["state"] not in (*_DECIDED, "lapsed", "stale"):
             yield f"I1 {name}: delivered although it is {row['state']}"
         if ends_it and times:
             yield f"I1 {name}: a rejection that ends the workflow was delivered to it"
@@ -167,10 +172,11 @@ def _audited_decision(tables: Tables, approval: Row) -> Iterator[str]:
     name = approval["approval_id"]
     events = [e for e in tables.events[approval["workflow_id"]] if e["body"].get("request_id") == name]
     resolved = [event for event in events if event["type"] == "confirmation-resolved"]
-    expected = 1 if approval["state"] in (*_DECIDED, "lapsed", "stale", "expired") else 0
-    if len(resolved) != expected:
+    expected = 1 if approval["state"] in (*_DECIDED, "lapsed", "stale", "expired", "withdrawn") else 0
+    # What was approved may be cancelled before anything was done with it.
+    if len(resolved) != expected and not (approval["state"] == "cancelled" and len(resolved) == 1):
         yield f"I5 {name}: {approval['state']}, with {len(resolved)} events of its resolution"
-    if resolved and resolved[0]["actor"] != approval["resolved_by"]:
+    if resolved and resolved[-1]["actor"] != approval["resolved_by"]:
         yield f"I5 {name}: resolved by {approval['resolved_by']}, audited as {resolved[0]['actor']}"
     if approval["route"] in ("AUTO", "DENIED"):
         return
@@ -180,8 +186,6 @@ def _audited_decision(tables: Tables, approval: Row) -> Iterator[str]:
     counted = [e for e in events if e["type"] == "vote-recorded" and not e["body"].get("replayed")]
     if approval["kind"] == "approval" and len(counted) != votes and approval["state"] != "answered":
         yield f"I5 {name}: {votes} votes, {len(counted)} events of votes"
-    if approval["kind"] == "approval" and approval["state"] in ("approved", "executed", "rejected") and not votes:
-        yield f"I5 {name}: {approval['state']} without a vote"
 
 
 def _nothing_stuck(tables: Tables) -> Iterator[str]:
