@@ -46,6 +46,11 @@ CREATE TABLE keyturn.delegations (
 );
 CREATE INDEX delegations_to ON keyturn.delegations (namespace, to_person, ends_at);
 CREATE INDEX delegations_from ON keyturn.delegations (namespace, from_person, ends_at);
+CREATE TRIGGER delegations_changed AFTER INSERT OR UPDATE OR DELETE ON keyturn.delegations
+    FOR EACH ROW EXECUTE FUNCTION keyturn.people_changed();
+
+-- Since when a voter has had a vote on this revision: a changed mind does not make a vote new (rule 12).
+ALTER TABLE keyturn.votes ADD COLUMN since timestamptz;
 
 -- Links in messages are signed with a key of their namespace, and each is used once.
 ALTER TABLE keyturn.namespaces
@@ -86,14 +91,14 @@ BEGIN
 
     PERFORM keyturn.write_checkpoints(p_workflow, p.checkpoints, p.blobs, p.writes, p_bytes);
 
-    -- Decisions that what is committed contains; and approvals whose node or workflow is done with it.
+    -- Decisions that what is committed contains; and approvals behind which something has run by now.
     IF p.delivered IS NOT NULL OR p.executed OR p.completed IS NOT NULL THEN
         UPDATE keyturn.approvals a
            SET delivered_at = coalesce(delivered_at, v_now),
                state = CASE WHEN f.done THEN 'executed' ELSE a.state END,
                executed_at = CASE WHEN f.done THEN v_now ELSE executed_at END
           FROM (SELECT approval_id, state = 'approved' AND kind = 'approval'
-                       AND (p.executed OR coalesce(node = ANY (p.completed), false))
+                       AND (p.executed OR p.completed IS NOT NULL)
                        AND NOT EXISTS (SELECT FROM keyturn.effects e
                                         WHERE e.approval_id = d.approval_id AND e.state <> 'finished') AS done
                   FROM keyturn.approvals d
@@ -157,6 +162,7 @@ RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
     w record;
     p record;
+    v_since timestamptz;
 BEGIN
     IF p_wait THEN
         SELECT namespace, last_seq, last_hash INTO w
@@ -171,16 +177,23 @@ BEGIN
     SELECT * INTO p FROM json_to_record(p_parts) AS p (
         approval text, vote boolean, revision integer, voter text, acting_for text, via text, verdict text,
         roles text[], justification text, tally json, state text, resolved_by text, decision json, cancel boolean,
-        status text, reason text, finished boolean, types text[], actors text[], bodies text[], notices json);
+        status text, reason text, finished boolean, types text[], actors text[], bodies text[], notices json,
+        policy_version integer, people_version bigint);
+    -- Roles, delegations and policies are those of now, too: whoever changes one of them counts it (rule 5).
+    IF (p.policy_version, p.people_version) IS DISTINCT FROM
+       (SELECT n.policy_version, n.people_version FROM keyturn.namespaces n WHERE n.namespace = w.namespace) THEN
+        RETURN false;
+    END IF;
 
     IF p.vote THEN
         -- A changed mind: the earlier vote of the same person on the same revision no longer counts.
         UPDATE keyturn.votes SET superseded = true
-         WHERE approval_id = p.approval AND revision = p.revision AND voter = p.voter AND NOT superseded;
+         WHERE approval_id = p.approval AND revision = p.revision AND voter = p.voter AND NOT superseded
+        RETURNING coalesce(since, at) INTO v_since;
         INSERT INTO keyturn.votes (namespace, approval_id, revision, voter, acting_for, via, verdict, roles,
-                                   justification, at)
+                                   justification, at, since)
         VALUES (w.namespace, p.approval, p.revision, p.voter, p.acting_for, p.via, p.verdict, p.roles,
-                p.justification, p_now);
+                p.justification, p_now, v_since);
     END IF;
     IF p.state IS NULL AND p.tally IS NOT NULL THEN
         UPDATE keyturn.approvals SET tally = p.tally WHERE approval_id = p.approval;

@@ -244,6 +244,8 @@ class Worker:
             one.task.cancel()
 
     async def _sweep(self) -> None:
+        if self._running:
+            await self.ctx.laws.refresh()
         await timers.sweep(self.ctx)
 
     async def _announce(self) -> None:

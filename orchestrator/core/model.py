@@ -259,7 +259,9 @@ class Adjustment:
 
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """One person's verdict on one revision, with the roles they held when it was counted."""
+    """One person's verdict on one revision, with the roles they held when it was counted. `since` is when they first had
+    a vote on it, where they changed their mind: a slot that is closed to newcomers stays open to them.
+    """
 
     voter: str
     verdict: Verdict
@@ -268,6 +270,12 @@ class Vote:
     roles: frozenset[str] = frozenset()
     acting_for: str | None = None
     justification: str = ""
+    since: datetime | None = None
+
+    @property
+    def stands_since(self) -> datetime:
+        """Since when the voter has had a vote on the revision."""
+        return self.since or self.at
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,7 +148,7 @@ def check_vote(
     check_open(view, vote, now)
     _check_self(view, vote)
     _check_spent(standing, vote)
-    _check_voter(view, votes, vote)
+    _check_voter(view, votes, vote, earlier)
     if earlier and earlier.verdict is Verdict.REJECT:
         raise VoteFinal(f"{vote.voter} rejected this request; a rejection is final", voter=vote.voter)
     if digest is not None and digest != view.digest:
@@ -211,8 +211,8 @@ def _check_spent(standing: Mapping[str, Vote], vote: Vote) -> None:
             )  # fmt: skip
 
 
-def _check_voter(view: ApprovalView, votes: Sequence[Vote], vote: Vote) -> None:
-    stage = first_stage(view.requirement, vote.roles)
+def _check_voter(view: ApprovalView, votes: Sequence[Vote], vote: Vote, earlier: Vote | None) -> None:
+    stage = first_stage(view.requirement, vote.roles, earlier and earlier.stands_since)
     if stage is None:
         needed = sorted(view.requirement.roles)
         whose = f"{vote.acting_for}, for whom {vote.voter} votes," if vote.acting_for else vote.voter
@@ -229,10 +229,12 @@ def _check_voter(view: ApprovalView, votes: Sequence[Vote], vote: Vote) -> None:
         )  # fmt: skip
 
 
-def first_stage(requirement: Requirement, roles: frozenset[str]) -> int | None:
-    """The first stage (from 0) in which somebody with `roles` could fill a slot; None when there is none."""
+def first_stage(requirement: Requirement, roles: frozenset[str], since: datetime | None = None) -> int | None:
+    """The first stage (from 0) in which somebody with `roles` could fill a slot; None when there is none. `since` is
+    when they voted first, None if they have not.
+    """
     for number, stage in enumerate(requirement.stages):
-        if any(slot.taken_as(roles, None) for slot in stage):
+        if any(slot.taken_as(roles, since) for slot in stage):
             return number
     return None
 
@@ -289,7 +291,7 @@ def still_approved(view: ApprovalView, votes: Sequence[Vote]) -> bool:
 
 
 def _filled(view: ApprovalView, counting: Sequence[Vote]) -> Filling:
-    approvals = {v.voter: Candidate(v.roles, v.at) for v in counting if v.verdict is Verdict.APPROVE}
+    approvals = {v.voter: Candidate(v.roles, v.stands_since) for v in counting if v.verdict is Verdict.APPROVE}
     return fill(view.requirement.stages, approvals)
 
 
@@ -315,7 +317,7 @@ def _void_reason(view: ApprovalView, vote: Vote) -> str:
     if passed(view.expires_at, vote.at):
         return "expired"
     slots = (slot for stage in view.requirement.stages for slot in stage)
-    return "" if any(slot.taken_as(vote.roles, vote.at) for slot in slots) else "role_lost"
+    return "" if any(slot.taken_as(vote.roles, vote.stands_since) for slot in slots) else "role_lost"
 
 
 def _standing(votes: Sequence[Vote], revision: int) -> dict[str, Vote]:

@@ -14,7 +14,7 @@ from langgraph.types import Interrupt
 
 from orchestrator.core.errors import ApprovalLapsed, DigestMismatch
 from orchestrator.core.freezes import freeze_from_json, frozen_until
-from orchestrator.core.model import BREAK_GLASS, Kind
+from orchestrator.core.model import BREAK_GLASS, ApprovalState, Kind
 from orchestrator.core.policy_file import PolicyBook
 from orchestrator.engine import pause
 from orchestrator.engine.lease import Decided
@@ -64,6 +64,18 @@ def check_lapsed(groups: Groups) -> None:
     late = [one.approval_id for ones in groups.values() if any(one.lapsed for one in ones) for one in ones]
     if late:
         detail = "an approval was not used in time and has lapsed; retry the workflow to request it anew"
+        raise ApprovalLapsed(detail, approval_id=late[0], approval_ids=late)
+
+
+def check_passed(passed: Iterable[Decided]) -> None:
+    """Refuse to go on behind an approval that is good no longer, though the thread has taken it: nothing has run since,
+    and a thread is not asked twice.
+    """
+    late = [one.approval_id for one in passed if one.lapsed or one.state != ApprovalState.APPROVED]
+    if late:
+        detail = (
+            "an approval was not used in time and has lapsed; nothing ran. Submit the workflow anew to request it again"
+        )
         raise ApprovalLapsed(detail, approval_id=late[0], approval_ids=late)
 
 

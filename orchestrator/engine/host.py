@@ -31,7 +31,7 @@ class SegmentHost:
         workflow_id: str,
         epoch: int,
         clock: Clock,
-        book: Callable[[], Awaitable[PolicyBook]],
+        book: Callable[[int], Awaitable[PolicyBook]],
         *,
         secrets: object = None,
     ) -> None:
@@ -77,7 +77,11 @@ class SegmentHost:
         """A freeze that began meanwhile holds the effect; the voters' roles are read once more where that is due."""
         if BREAK_GLASS in found["flags"]:
             return
-        known = [one.freeze for one in (await self._book()).policies if one.name == found["policy"]]
+        known = [
+            one.freeze
+            for one in (await self._book(found["policy_version"] or 0)).policies
+            if one.name == found["policy"]
+        ]
         freezes = [freeze_from_json(one) for one in found["freeze"] or ()] + [one for some in known for one in some]
         until = frozen_until(freezes, found["now"]) if freezes else None
         if until is not None:
@@ -94,6 +98,12 @@ class SegmentHost:
             approval_id = await effects.late(conn, key, self._clock())
             if approval_id is not None:
                 raise _lapsed(approval_id)
+            entry = await effects.get(conn, key)
+            if entry is not None and entry["approval_id"] is not None:
+                bound = entry["approval_id"]
+                found = await effects.bound_approval(conn, self._workflow_id, bound, key, self._clock())
+                if found is not None:
+                    await self._check_standing(conn, found, bound)
             await effects.again(conn, key)
 
         await self._fenced(again)

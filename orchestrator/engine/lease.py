@@ -29,6 +29,9 @@ class Decided:
     flags: Sequence[str]
     freeze: Sequence[Mapping[str, object]]
     recheck: bool
+    # Whether a commit contains it already, and what its approval has become.
+    delivered: bool
+    state: str
     # The round it was asked in, and how many requests that round of its interrupt has.
     nth: int
     of: int
@@ -59,6 +62,8 @@ class Decided:
             cast("Sequence[str]", row["flags"]),
             cast("Sequence[Mapping[str, object]]", row["freeze"] or ()),
             bool(row["recheck"]),
+            bool(row["delivered"]),
+            str(row["state"]),
             int(cast("int", row["nth"])),
             int(cast("int", row["of"])),
         )
@@ -85,6 +90,8 @@ class Lease:
     decided: tuple[Decided, ...]
     claimed_at: datetime
     taken_from: str | None = None
+    # Approvals that the thread has taken and behind which nothing has run: they must still be good when it does.
+    passed: tuple[Decided, ...] = ()
     # The namespace's published policies, and the number that rises with every change of its people.
     policy_version: int = 0
     people_version: int = 0
@@ -97,6 +104,7 @@ class Lease:
     @classmethod
     def from_row(cls, row: Params) -> Self:
         """From the claim's row."""
+        decided = [Decided.from_row(one) for one in row["decided"] or ()]
         return cls(
             row["workflow_id"],
             row["namespace"],
@@ -110,9 +118,10 @@ class Lease:
             row["title"],
             row["case_id"],
             Requester(row["requester"], row["on_behalf_of"], row["launched_by"], frozenset(row["roles"])),
-            tuple(Decided.from_row(one) for one in row["decided"] or ()),
+            tuple(one for one in decided if not one.delivered),
             row["claimed_at"],
             row["taken_from"],
+            tuple(one for one in decided if one.delivered),
             *(row["known"] or (0, 0)),
         )
 

@@ -88,7 +88,7 @@ class Settled:
     @property
     def edited(self) -> Json | None:
         """The action as it was edited, where what was approved is not what was asked."""
-        return self.action if self.revision > 1 and self.digest != self.asked_digest else None
+        return self.action if self.revision > 1 else None
 
 
 def read(interrupt: Interrupt) -> list[Ask]:

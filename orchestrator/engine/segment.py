@@ -46,6 +46,10 @@ _ANNOUNCE_AFTER = 0.25
 _LARGE = 128 * 1024
 
 
+# What ends with a workflow that a rule forbids to go on.
+_OPEN = ("pending", "approved")
+
+
 @dataclass(frozen=True, slots=True)
 class End:
     """How a lease ends: the status the row gets, and what goes with it."""
@@ -175,6 +179,8 @@ class Segment:
         groups = feeding.grouped(self.lease.decided)
         current = {key: ones for key, ones in groups.items() if key in standing.interrupts or not standing.taken}
         feeding.check_lapsed(current)
+        feeding.check_passed(self.lease.passed)
+        current = {**current, **feeding.grouped(self.lease.passed)}
         feeding.check_frozen(current, await self._book(), self._now())
         await standing_approvals.check_roles(self._db, self.lease, feeding.to_recheck(current), self._clock)
         if gone := feeding.moved(groups, standing):
@@ -191,8 +197,11 @@ class Segment:
         lease = self.lease
         return await until_stored(lambda: self._laws.at(lease.namespace, lease.policy_version, lease.people_version))
 
-    async def _book(self) -> PolicyBook:
-        return (await self._law()).book
+    async def _book(self, version: int = 0) -> PolicyBook:
+        """The policies as they are published, of this version or a newer one."""
+        lease = self.lease
+        law = await until_stored(lambda: self._laws.at(lease.namespace, max(version, lease.policy_version), 0))
+        return law.book
 
     async def _asked_again(self, gone: feeding.Groups) -> object:
         """The thread was changed from outside: try what it asks now, one superstep, and commit nothing of it unless it
@@ -240,7 +249,7 @@ class Segment:
         return End(
             Status.REJECTED,
             reason="action_forbidden",
-            rows=[row if row["state"] != "pending" else {**row, "state": "cancelled"} for row in planned.rows],
+            rows=[{**row, "state": "cancelled"} if row["state"] in _OPEN else row for row in planned.rows],
             events=[*planned.events, over],
             risk=planned.level.value,
         )

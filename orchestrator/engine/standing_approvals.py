@@ -13,7 +13,7 @@ from orchestrator.core.votes import still_approved
 from orchestrator.engine.lease import Lease
 from orchestrator.engine.persist import until_stored
 from orchestrator.store import decisions
-from orchestrator.store.db import Clock, Connection, Database
+from orchestrator.store.db import Clock, Connection, Database, Params
 from orchestrator.store.decisions import Question, view_of
 
 # What becomes of an approval that a check right before the effect finds good no longer.
@@ -67,14 +67,22 @@ async def ineligible(
     return {
         row["approval_id"]
         for row in rows
-        if asked and row["approval_id"] in approval_ids and row["votes"]
+        if asked and row["approval_id"] in approval_ids and _by_people(row)
         and not still_approved(view_of(row), asked.votes(row))
     }  # fmt: skip
 
 
+def _by_people(row: Params) -> bool:
+    """Whether people decided it by their votes, and not a policy or the clock."""
+    return bool(row["votes"]) and row["resolved_by"] in {vote["voter"] for vote in row["votes"]}
+
+
 def frozen_error(until: datetime, approval_ids: Sequence[str]) -> Frozen:
     """The refusal while a freeze lasts."""
-    detail = f"a freeze holds what was approved until {until.isoformat()}; it runs by itself then"
+    detail = (
+        f"a freeze holds what was approved until {until.isoformat()}; it runs by itself then, unless the approval lapses"
+        " before"
+    )
     return Frozen(detail, until=until.isoformat(), approval_ids=list(approval_ids))
 
 

@@ -38,11 +38,12 @@ class Decision:
     digest: str
     volatile_fields: tuple[str, ...] = ()
     asked_digest: str = ""
+    revision: int = 1
 
     @property
     def edited(self) -> bool:
         """Whether somebody changed the action before it was approved: run `action`, not what was asked."""
-        return self.asked_digest not in ("", self.digest)
+        return self.revision > 1
 
     def to_json(self) -> dict[str, object]:
         """Plain JSON, to be kept in a graph's state; `Decision.from_json` reads it back."""
@@ -61,6 +62,7 @@ class Decision:
                 digest=str(value["digest"]),
                 volatile_fields=tuple(cast("Sequence[str]", value.get("volatile_fields", ()))),
                 asked_digest=str(value.get("asked_digest") or ""),
+                revision=int(cast("int", value.get("revision") or 1)),
             )
         except (KeyError, TypeError) as error:
             detail = f"this is not a decision of an approval: {error}"

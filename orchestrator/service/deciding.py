@@ -210,6 +210,7 @@ class Deciding:
                 written.events.append(Event("vote-recorded", who.person, {**told, "replayed": True}))
                 return "replayed"
             case Counted(replaces):
+                cast_now = replace(cast_now, since=replaces and replaces.stands_since)
                 written.vote = _columns(cast_now, who)
         written.events.append(Event("vote-recorded", who.person, told))
         standing = [one for one in earlier if one is not replaces] + [cast_now]

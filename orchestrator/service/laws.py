@@ -45,6 +45,13 @@ class Laws:
         self._known[namespace] = (wanted, law)
         return law
 
+    async def refresh(self) -> None:
+        """Learn which policies and people have changed since: a workflow may run for long. Raises Unavailable."""
+        async with self._db.connection() as conn:
+            found = await people.all_versions(conn, list(self._known))
+        for namespace, versions in found.items():
+            await self.at(namespace, *versions)
+
     async def now(self, namespace: str) -> Law:
         """The law as of this moment. Raises Unavailable."""
         async with self._db.connection() as conn:

@@ -18,8 +18,9 @@ from orchestrator.store.parts import as_json, as_parts
 # Asks for people to be told: `{kind, approval_id, data}`.
 Notice = Mapping[str, object]
 
-# The workflow, locked.
+# The workflow, locked, and then the people and policies of its namespace as they are.
 LOCK = "SELECT FROM keyturn.workflows WHERE namespace = %(namespace)s AND workflow_id = %(workflow)s FOR UPDATE"
+LOCK_PEOPLE = "SELECT FROM keyturn.namespaces WHERE namespace = %(namespace)s FOR SHARE"
 
 # Workflows, each with the version of its row, and their approvals, each with its standing votes in the order they were
 # cast, and with the roles that all voters and some more people hold at this instant, and for whom these may vote. One
@@ -31,9 +32,9 @@ SELECT one.nth, w.workflow_id, w.status, w.xmin::text AS version, coalesce(one.n
        a.on_behalf_of, a.launched_by, a.last_editor, a.requirement, a.expires_at, a.resolved_by, a.resolved_at,
        a.wake_at, a.policy_seen, CASE WHEN one.spoken THEN a.action END AS action,
        CASE WHEN one.spoken THEN a.payload END AS payload,
-       (SELECT policy_version FROM keyturn.namespaces n WHERE n.namespace = w.namespace) AS policy_version,
+       n.policy_version, n.people_version,
        ARRAY(SELECT json_build_object('voter', v.voter, 'acting_for', v.acting_for, 'verdict', v.verdict,
-                    'revision', v.revision, 'at', v.at, 'justification', v.justification)
+                    'revision', v.revision, 'at', v.at, 'since', v.since, 'justification', v.justification)
                FROM keyturn.votes v
               WHERE v.approval_id = a.approval_id AND NOT v.superseded ORDER BY v.vote_id) AS votes,
        (SELECT json_object_agg(person, roles)
@@ -54,6 +55,7 @@ SELECT one.nth, w.workflow_id, w.status, w.xmin::text AS version, coalesce(one.n
               (SELECT %(nows)s::timestamptz[]), (SELECT %(spoken)s::bool[]))
        WITH ORDINALITY AS one (namespace, workflow, people, now, spoken, nth)
   JOIN keyturn.workflows w ON w.workflow_id = one.workflow AND w.namespace = one.namespace
+  LEFT JOIN keyturn.namespaces n ON n.namespace = w.namespace
   LEFT JOIN keyturn.approvals a ON a.workflow_id = w.workflow_id
  ORDER BY one.nth, a.approval_id
 """
@@ -100,8 +102,9 @@ class Asked:
     def _vote(self, one: Params) -> Vote:
         roles = self.roles.get(one["acting_for"] or one["voter"], frozenset())
         at = datetime.fromisoformat(one["at"])
+        since = datetime.fromisoformat(one["since"]) if one["since"] else None
         return Vote(one["voter"], Verdict(one["verdict"]), one["revision"], at, roles, one["acting_for"],
-                    one["justification"])  # fmt: skip
+                    one["justification"], since)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -144,6 +147,7 @@ async def lock(conn: Connection, namespace: str, workflow_id: str) -> None:
     In a pipeline this and `read` are one round trip. What is read then is as of when the lock was had.
     """
     await conn.execute(LOCK, {"namespace": namespace, "workflow": workflow_id})
+    await conn.execute(LOCK_PEOPLE, {"namespace": namespace})
 
 
 async def read(conn: Connection, questions: Sequence[Question], *, wait: bool = True) -> list[Asked | None]:
@@ -182,15 +186,17 @@ async def write(conn: Connection, decisions: Sequence[tuple[Asked, Written]], *,
         WRITE,
         {
             "workflows": [row["workflow_id"] for row in rows], "versions": [row["version"] for row in rows],
-            "nows": [row["now"] for row in rows], "parts": [as_parts(_columns(written)) for _, written in decisions],
+            "nows": [row["now"] for row in rows],
+            "parts": [as_parts(_columns(asked.workflow, written)) for asked, written in decisions],
             "wait": wait,
         },
     )  # fmt: skip
     return [row["written"] or None for row in await found.fetchall()]
 
 
-def _columns(written: Written) -> Params:
+def _columns(workflow: Params, written: Written) -> Params:
     return {
+        "policy_version": workflow["policy_version"], "people_version": workflow["people_version"],
         "approval": written.approval_id, "vote": written.vote is not None, **(written.vote or {}),
         **(written.resolution or {}), **(written.transition or {}), "tally": written.tally, "cancel": written.cancel,
         "notices": written.notices or None, **events.columns(written.events),

@@ -49,6 +49,7 @@ FAIL = "UPDATE keyturn.effects SET state = 'failed', error = %(error)s WHERE key
 APPROVAL = """
 SELECT a.state, a.digest, a.lapses_at <= coalesce(%(now)s::timestamptz, now()) AS lapsed, e.key AS used_by,
        (SELECT state FROM keyturn.effects WHERE key = %(key)s) AS effect_state, a.policy, a.flags,
+       (SELECT policy_version FROM keyturn.namespaces n WHERE n.namespace = a.namespace) AS policy_version,
        a.terms -> 'freeze' AS freeze, a.terms -> 'recheck_at_execution' AS recheck,
        coalesce(%(now)s::timestamptz, now()) AS now
   FROM keyturn.approvals a LEFT JOIN keyturn.effects e USING (approval_id)

@@ -67,6 +67,11 @@ _BY_ROLE: Final[LiteralString] = """
 SELECT role, array_agg(person) AS people FROM keyturn.role_bindings WHERE namespace = %(namespace)s GROUP BY role
 """
 
+# The same for several namespaces.
+_ALL_VERSIONS: Final[LiteralString] = """
+SELECT namespace, policy_version, people_version FROM keyturn.namespaces WHERE namespace = ANY (%(namespaces)s)
+"""
+
 # What tells whether somebody else's memory of a namespace's policies and people still holds.
 _VERSIONS: Final[LiteralString] = """
 SELECT policy_version, people_version FROM keyturn.namespaces WHERE namespace = %(namespace)s
@@ -141,3 +146,9 @@ async def versions(conn: Connection, namespace: str) -> tuple[int, int]:
     """The version of the namespace's published policies, and that of its people."""
     row = await (await conn.execute(_VERSIONS, {"namespace": namespace})).fetchone()
     return (0, 0) if row is None else (row["policy_version"], row["people_version"])
+
+
+async def all_versions(conn: Connection, namespaces: Collection[str]) -> dict[str, tuple[int, int]]:
+    """The version of the published policies and that of the people of each namespace."""
+    rows = await (await conn.execute(_ALL_VERSIONS, {"namespaces": list(namespaces)})).fetchall()
+    return {str(row["namespace"]): (row["policy_version"], row["people_version"]) for row in rows}
