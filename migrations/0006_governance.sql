@@ -15,6 +15,7 @@ ALTER TABLE keyturn.approvals
     ADD COLUMN bypassed       text[] NOT NULL DEFAULT '{}',
     ADD COLUMN remind_at      timestamptz,
     ADD COLUMN escalated_at   timestamptz,
+    ADD COLUMN broken_by      text,
     ADD COLUMN review_by      timestamptz,
     ADD COLUMN reviewed_by    text,
     ADD COLUMN reviewed_at    timestamptz,

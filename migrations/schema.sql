@@ -69,6 +69,7 @@ CREATE TABLE keyturn.approvals (
     bypassed text[] NOT NULL DEFAULT '{}'::text[],
     remind_at timestamp with time zone,
     escalated_at timestamp with time zone,
+    broken_by text,
     review_by timestamp with time zone,
     reviewed_by text,
     reviewed_at timestamp with time zone,

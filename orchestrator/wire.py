@@ -258,6 +258,8 @@ class ApprovalRecord(PendingApproval):
     escalated_at: datetime | None
     review_by: datetime | None
     reviewed_by: str | None
+    # Each message that was to be sent about it, and how it fares; told when one approval is looked at.
+    notifications: Sequence[Json] = ()
 
 
 class EventRecord(Response):
@@ -478,6 +480,7 @@ class Explanation(Response):
     why_not: Mapping[str, str]
     policy_reason: str = ""
     frozen_until: datetime | None = None
+    flags: Sequence[str] = ()
 
 
 class ExplainRequest(Request):

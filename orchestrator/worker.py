@@ -16,7 +16,6 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.chores import app as chores
-from orchestrator.chores.message import Links
 from orchestrator.chores.notify import Notifier
 from orchestrator.core.errors import LeaseLost, Poisoned, Unavailable
 from orchestrator.core.model import Status
@@ -24,7 +23,7 @@ from orchestrator.engine.catalog import Catalog
 from orchestrator.engine.lease import Lease
 from orchestrator.engine.segment import Segment
 from orchestrator.engine.threads import NodeThreads, watch_loop
-from orchestrator.service import timers
+from orchestrator.service import links, timers
 from orchestrator.service.context import Context
 from orchestrator.service.dispatch import Claimer
 from orchestrator.settings import Settings
@@ -65,8 +64,6 @@ class Worker:
     watched: bool = False
     # Told of every segment that ended, and as what; for whoever shares the process.
     on_end: Callable[[str, Status], None] | None = None
-    # Makes the links in messages; without, they lead to the request's page.
-    links: Links | None = None
     _running: dict[str, Running] = field(default_factory=dict[str, Running])
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _marks: set[str] = field(default_factory=set[str])
@@ -79,7 +76,11 @@ class Worker:
     def __post_init__(self) -> None:
         # A variable that is not set or a mistake in a template is told before anything runs.
         self._notifier = chores.make_notifier(
-            self.ctx.db, self.ctx.governance, self.settings, clock=self.ctx.clock, links=self.links
+            self.ctx.db,
+            self.ctx.governance,
+            self.settings,
+            clock=self.ctx.clock,
+            links=links.maker(self.ctx, self.settings.public_address),
         )
 
     async def run(self, stop: asyncio.Event) -> None:

@@ -7,6 +7,8 @@ what the name says afterwards does not matter. The name stays in Host and in the
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import ipaddress
 import socket
 import ssl
@@ -23,6 +25,7 @@ _Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _PORTS: Final = {"https": 443, "http": 80}
 _LONGEST_ANSWER: Final = 64 * 1024
+_MOST_ADDRESSES: Final = 4
 _RETRY_LATER: Final = frozenset((429, 503))
 # What ends an attempt for good: the receiver says that this address or this message will never do.
 _HOPELESS: Final = frozenset((400, 404, 405, 410, 413, 414, 415, 422))
@@ -37,8 +40,10 @@ _NEVER: Final = _networks(
     "0.0.0.0/8", "169.254.0.0/16", "192.0.0.0/24", "192.88.99.0/24", "224.0.0.0/4", "240.0.0.0/4",
     "168.63.129.16/32",  # the host of a cloud's machines, by a public address
     "::/128", "::ffff:0:0/96", "::ffff:0:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48", "100::/64", "2001::/23",
-    "2002::/16", "fe80::/10", "fec0::/10", "ff00::/8",
+    "2002::/16", "3fff::/20", "fe80::/10", "fec0::/10", "ff00::/8",
 )  # fmt: skip
+# All of IPv6 that is given out.
+_UNICAST: Final = ipaddress.IPv6Network("2000::/3")
 # One's own machine and network, which a channel may be allowed.
 _PRIVATE: Final = _networks(
     "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "::1/128", "fc00::/7"
@@ -56,11 +61,17 @@ def allowed(address: str, *, private: bool) -> bool:
     if _within(found, _PRIVATE):
         return private
     # IPv4-compatible and documentation addresses, and whatever else is no place on the internet.
-    return found.is_global and not found.is_reserved
+    return found.is_global and not found.is_reserved and (found.version == 4 or found in _UNICAST)  # noqa: PLR2004
 
 
 def _within(address: _Address, networks: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> bool:
     return any(address in network for network in networks if network.version == address.version)
+
+
+@functools.cache
+def _trusted() -> ssl.SSLContext:
+    """Whom TLS trusts. Reading them all takes some milliseconds, so it is done once."""
+    return httpx.create_ssl_context(trust_env=False)
 
 
 async def system_resolver(host: str, port: int) -> Sequence[str]:
@@ -98,16 +109,18 @@ class GuardedHttp:
 
     async def _request(self, method: str, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
         target = self._target(url)
+        # As it goes over the wire: another way to write the name must not be another name to the resolver.
+        host = target.raw_host.decode("ascii")
         try:
             async with asyncio.timeout(self.seconds):
-                address = await self._resolve(target.host, target.port or _PORTS[target.scheme])
-                answer, asked = await self._send(method, target, address, body, headers)
+                addresses = await self._resolve(host, target.port or _PORTS[target.scheme])
+                answer, asked = await self._send_to_one(method, target, addresses, body, headers)
         except TimeoutError:
-            raise Undelivered(f"{target.host} did not answer within {self.seconds:g} s") from None
+            raise Undelivered(f"{host} did not answer within {self.seconds:g} s") from None
         except (httpx.HTTPError, OSError) as error:
             # The address is not repeated: its path may be a secret.
-            raise Undelivered(f"{target.host}: {type(error).__name__}") from None
-        _check(target.host, answer.status, asked)
+            raise Undelivered(f"{host}: {type(error).__name__}") from None
+        _check(host, answer.status, asked)
         return answer
 
     def _target(self, url: str) -> httpx.URL:
@@ -120,7 +133,7 @@ class GuardedHttp:
             raise Undeliverable(f"the channel's url must be {' or '.join(schemes)}://, a host, and no user or password")
         return target
 
-    async def _resolve(self, host: str, port: int) -> str:
+    async def _resolve(self, host: str, port: int) -> Sequence[str]:
         try:
             found = list(await self.resolver(host, port))
         except (socket.gaierror, UnicodeError):
@@ -130,7 +143,16 @@ class GuardedHttp:
         if not all(allowed(address, private=self.allow_private) for address in found):
             hint = "" if self.allow_private else "; a receiver of your own needs allow_private: true"
             raise Undeliverable(f"{host} is at an address that messages are not sent to{hint}")
-        return found[0]
+        return found[:_MOST_ADDRESSES]
+
+    async def _send_to_one(
+        self, method: str, target: httpx.URL, addresses: Sequence[str], body: bytes, headers: Mapping[str, str]
+    ) -> tuple[Answer, float | None]:
+        """Send to the first address that takes a connection; until there is one, nothing has been sent."""
+        for address in addresses[:-1]:
+            with contextlib.suppress(httpx.ConnectError, httpx.ConnectTimeout):
+                return await self._send(method, target, address, body, headers)
+        return await self._send(method, target, addresses[-1], body, headers)
 
     async def _send(
         self, method: str, target: httpx.URL, address: str, body: bytes, headers: Mapping[str, str]
@@ -141,11 +163,11 @@ class GuardedHttp:
             headers={**headers, "Host": host, "User-Agent": "keyturn", "Accept-Encoding": "identity"},
             extensions={
                 "sni_hostname": target.raw_host.decode("ascii"),
-                "timeout": dict.fromkeys(("connect", "read", "write", "pool"), self.seconds),
+                "timeout": {**dict.fromkeys(("read", "write", "pool"), self.seconds), "connect": self.seconds / 3},
             },
         )  # fmt: skip
         # The transport itself: it follows no redirects, asks no proxy, and does not log addresses.
-        async with httpx.AsyncHTTPTransport(verify=self.verify or True, trust_env=False, retries=0) as transport:
+        async with httpx.AsyncHTTPTransport(verify=self.verify or _trusted(), trust_env=False, retries=0) as transport:
             response = await transport.handle_async_request(request)
             try:
                 content = bytearray()

@@ -11,7 +11,7 @@ from typing import Annotated, cast
 
 import typer
 
-from orchestrator.cli import admin, audit, decisions, policy, processes, workflows
+from orchestrator.cli import admin, audit, decisions, delegations, governing, policy, processes, workflows
 from orchestrator.cli.output import complain
 from orchestrator.cli.session import REFUSED, UNREACHABLE, USAGE
 from orchestrator.core.errors import InvalidInput, KeyturnError, Unavailable
@@ -22,12 +22,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Run automations that must not act alone: submit, look, approve.",
 )
-for part in (workflows.app, decisions.app, processes.app):
+for part in (workflows.app, decisions.app, governing.app, processes.app):
     app.registered_commands.extend(part.registered_commands)
 app.add_typer(admin.people_app, name="people")
 app.add_typer(admin.keys_app, name="keys")
 app.add_typer(policy.policy_app, name="policy")
 app.add_typer(audit.audit_app, name="audit")
+app.add_typer(delegations.delegate_app, name="delegate")
 
 
 def _show_version(wanted: bool) -> None:

@@ -8,8 +8,10 @@ from typing import Annotated, cast
 import typer
 
 from orchestrator.cli.credentials import UsageError
-from orchestrator.cli.output import Column, Output, ago, complain, needed
+from orchestrator.cli.output import Column, Output, ago, complain, needs
 from orchestrator.cli.session import (
+    CHOOSE,
+    NAME_ONE,
     REFUSED,
     ApprovalId,
     AsJson,
@@ -21,12 +23,16 @@ from orchestrator.cli.session import (
     show_choices,
 )
 from orchestrator.cli.workflows import json_or_text, read_input
-from orchestrator.wire import ApprovalRecord, Decided, ExplainRequest, Explanation
+from orchestrator.wire import ApprovalRecord, Decided, ExplainRequest, Explanation, PendingApproval
 
 app = typer.Typer()
 Key = Annotated[
     str | None, typer.Option("--idempotency-key", help="Sent again with the same key, nothing more happens")
 ]
+ActingFor = Annotated[
+    str | None, typer.Option("--acting-for", help="In whose place you decide, if they have asked you to")
+]
+Revision = Annotated[int | None, typer.Option("--revision", help="The revision you looked at")]
 
 
 @app.command("list-pending")
@@ -55,7 +61,7 @@ def list_pending(
                 one.risk_level,
                 one.description or one.title or one.node,
                 one.requested_by,
-                " or ".join(one.approvers) or one.kind,
+                _who(one),
                 f"{'overdue, ' if one.overdue else ''}{ago(one.due_at)}" if output.terminal else one.due_at.isoformat(),
             )
             for one in found.workflows
@@ -69,13 +75,20 @@ def list_pending(
         )
 
 
+def _who(one: PendingApproval) -> str:
+    """Whose decision a request needs, and what is unusual about it."""
+    flags = f" ({', '.join(one.flags)})" if one.flags else ""
+    return f"{' or '.join(one.approvers) or one.kind}{flags}"
+
+
 @app.command()
 def approve(
     workflow_id: WorkflowId,
     *,
     approval_id: ApprovalId = None,
     justification: Annotated[str, typer.Option("--justification", "--reason", help="Why it may run")] = "",
-    revision: Annotated[int | None, typer.Option(help="The revision you looked at")] = None,
+    acting_for: ActingFor = None,
+    revision: Revision = None,
     idempotency_key: Key = None,
     url: Url = None,
     profile: Profile = None,
@@ -84,9 +97,10 @@ def approve(
     """Approve what a workflow waits for."""
     with connect(url, profile, as_json=as_json) as session:
         decided = session.client.approve(
-            workflow_id, justification, approval_id=approval_id, revision=revision, idempotency_key=idempotency_key
-        )
-        _show_decided(session.output, decided)
+            workflow_id, justification, approval_id=approval_id, acting_for=acting_for, revision=revision,
+            idempotency_key=idempotency_key,
+        )  # fmt: skip
+        show_decided(session.output, decided)
 
 
 @app.command()
@@ -95,7 +109,8 @@ def reject(
     *,
     approval_id: ApprovalId = None,
     reason: Annotated[str, typer.Option("--reason", "--justification", help="Why it may not run")] = "",
-    revision: Annotated[int | None, typer.Option(help="The revision you looked at")] = None,
+    acting_for: ActingFor = None,
+    revision: Revision = None,
     idempotency_key: Key = None,
     url: Url = None,
     profile: Profile = None,
@@ -104,9 +119,10 @@ def reject(
     """Reject what a workflow waits for."""
     with connect(url, profile, as_json=as_json) as session:
         decided = session.client.reject(
-            workflow_id, reason, approval_id=approval_id, revision=revision, idempotency_key=idempotency_key
-        )
-        _show_decided(session.output, decided)
+            workflow_id, reason, approval_id=approval_id, acting_for=acting_for, revision=revision,
+            idempotency_key=idempotency_key,
+        )  # fmt: skip
+        show_decided(session.output, decided)
 
 
 @app.command()
@@ -123,9 +139,9 @@ def answer(
 ) -> None:
     """Answer the question that a workflow waits for."""
     with connect(url, profile, as_json=as_json) as session:
-        asked = _pending_one(session, workflow_id, approval_id)
+        asked = pending_one(session, workflow_id, approval_id)
         given = value if text else _answer(value, asked)
-        _show_decided(session.output, session.client.answer(asked.approval_id, given, idempotency_key=idempotency_key))
+        show_decided(session.output, session.client.answer(asked.approval_id, given, idempotency_key=idempotency_key))
 
 
 def _answer(value: str, asked: ApprovalRecord) -> object:
@@ -154,23 +170,25 @@ def explain(
         if (subject is None) == (action is None):
             raise UsageError("give either an id, or an action with --action")
         if action is not None:
-            content = read_input(action, [])
+            content = read_input(action, [], "--action")
             request = ExplainRequest(action=content, requester=requester, confidence=confidence, person=person)
             found = session.client.explain_action(request)
         else:
-            found = session.client.explain(_approval_of(session, cast("str", subject)), person)
+            found = session.client.explain(approval_of(session, cast("str", subject)), person)
         if as_json:
             session.output.json(found)
         else:
             _show_explanation(session.output, found)
 
 
-def _approval_of(session: Session, subject: str) -> str:
+def approval_of(session: Session, subject: str) -> str:
     """The approval that an id means: its own, or the pending one of a workflow."""
-    return _pending_one(session, subject).approval_id if subject.startswith("wf-") else subject
+    return pending_one(session, subject, how=NAME_ONE).approval_id if subject.startswith("wf-") else subject
 
 
-def _pending_one(session: Session, workflow_id: str, approval_id: str | None = None) -> ApprovalRecord:
+def pending_one(
+    session: Session, workflow_id: str, approval_id: str | None = None, *, how: str = CHOOSE
+) -> ApprovalRecord:
     """The approval of this id, or the workflow's one pending one; else the choices are said and the command ends."""
     found = session.client.status(workflow_id)
     named = next((one for one in found.approvals if one.approval_id == approval_id), None)
@@ -183,7 +201,7 @@ def _pending_one(session: Session, workflow_id: str, approval_id: str | None = N
     if len(waiting) == 1:
         return waiting[0]
     if waiting:
-        show_choices(session.output, [one.model_dump() for one in waiting])
+        show_choices(session.output, [one.model_dump() for one in waiting], how)
         raise typer.Exit(REFUSED)
     ended = [one for one in found.approvals if one.resolved_at is not None]
     if ended:
@@ -193,7 +211,8 @@ def _pending_one(session: Session, workflow_id: str, approval_id: str | None = N
     raise typer.Exit(REFUSED)
 
 
-def _show_decided(output: Output, decided: Decided) -> None:
+def show_decided(output: Output, decided: Decided) -> None:
+    """What became of a decision."""
     if output.as_json:
         output.json(decided)
         return
@@ -202,6 +221,8 @@ def _show_decided(output: Output, decided: Decided) -> None:
         told += "; the vote is counted, more are needed"
     elif decided.code == "replayed":
         told += "; it was decided so before"
+    elif decided.code == "reviewed":
+        told += "; the review is done"
     output.line(told)
 
 
@@ -215,7 +236,8 @@ def _show_explanation(output: Output, found: Explanation) -> None:
             ("frozen until", found.frozen_until),
             ("forbidden by", found.forbidden_by),
             *(("because", f"{reason.get('text')} [{reason.get('rule')}]") for reason in found.reasons),
-            *(("needs", needed(stage)) for stage in found.stages),
+            ("flags", ", ".join(found.flags)),
+            *needs(found.stages),
             *(("approved", f"{name} as {role}") for name, role in found.filled.items()),
             ("can decide", ", ".join(found.can_decide)),
             *((f"not {name}", why) for name, why in found.why_not.items()),

@@ -63,7 +63,7 @@ class Output:
 
     def json(self, value: BaseModel | Sequence[BaseModel] | Mapping[str, object]) -> None:
         """The answer as the server gave it."""
-        plain = [item.model_dump(mode="json") for item in value] if isinstance(value, Sequence) else _plain(value)
+        plain = [_plain(item) for item in value] if isinstance(value, Sequence) else _plain(value)
         print(json.dumps(plain, indent=2 if sys.stdout.isatty() else None), flush=True)  # noqa: T201 - this is the output
 
     def rows(self, columns: Sequence[Column], rows: Iterable[Sequence[object]], empty: str) -> None:
@@ -111,8 +111,21 @@ def styled(value: str) -> Text:
 
 def needed(stage: Sequence[Mapping[str, object]]) -> str:
     """The slots of one stage, as in `2 of sre or dba and 1 of cto`."""
-    slots = ((slot.get("count", 1), cast("Sequence[str]", slot["any_of"])) for slot in stage)
-    return " and ".join(f"{count} of {' or '.join(roles)}" for count, roles in slots)
+    return " and ".join(f"{slot.get('count', 1)} of {_roles(slot)}" for slot in stage)
+
+
+def _roles(slot: Mapping[str, object]) -> str:
+    own = " or ".join(cast("Sequence[str]", slot["any_of"]))
+    added = " or ".join(cast("Sequence[str]", slot.get("escalated") or ()))
+    if slot.get("closed_at"):
+        return f"{added} in place of {own}"
+    return f"{own}, escalated to {added}" if added else own
+
+
+def needs(stages: Sequence[Sequence[Mapping[str, object]]]) -> list[tuple[str, str]]:
+    """Whom a request needs, a line for each stage."""
+    one = len(stages) == 1
+    return [("needs" if one else f"stage {number} needs", needed(stage)) for number, stage in enumerate(stages, 1)]
 
 
 def ago(at: datetime, now: datetime | None = None) -> str:
@@ -143,4 +156,4 @@ def _table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Table:
 
 
 def _plain(value: BaseModel | Mapping[str, object]) -> object:
-    return value.model_dump(mode="json") if isinstance(value, BaseModel) else dict(value)
+    return value.model_dump(mode="json", by_alias=True) if isinstance(value, BaseModel) else dict(value)

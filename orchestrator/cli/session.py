@@ -18,6 +18,8 @@ from orchestrator.sdk.client import ApiError, Keyturn, Unreachable
 REFUSED: Final = 1
 USAGE: Final = 2
 UNREACHABLE: Final = 3
+CHOOSE: Final = "Choose one with --approval-id:"
+NAME_ONE: Final = "Name one of them in place of the workflow:"
 _AWAY: Final = 503
 _UNAUTHENTICATED: Final = 401
 
@@ -78,11 +80,11 @@ def _refused(error: ApiError, output: Output, target: Target | None) -> NoReturn
     raise typer.Exit(UNREACHABLE if problem.status == _AWAY else REFUSED) from None
 
 
-def show_choices(output: Output, approvals: Sequence[Mapping[str, object]]) -> None:
+def show_choices(output: Output, approvals: Sequence[Mapping[str, object]], how: str = CHOOSE) -> None:
     """The approvals of which one has to be named."""
     if output.as_json:
         return
-    complain("Choose one with --approval-id:")
+    complain(how)
     for approval in approvals:
         told = json.dumps(approval.get("description") or approval.get("node"), ensure_ascii=False)
         complain(f"  {approval.get('approval_id')}  {told}")

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from types import MappingProxyType
+from typing import Annotated, Final, Literal, cast
 
 import typer
 
 from orchestrator.cli.credentials import UsageError
 from orchestrator.cli.durations import parse_duration
-from orchestrator.cli.output import Column, Output, ago
+from orchestrator.cli.output import Column, Output, ago, needs
 from orchestrator.cli.session import REFUSED, AsJson, Profile, Session, Url, WorkflowId, connect
 from orchestrator.cli.watching import event_line, watch_workflow
 from orchestrator.sdk.calls import SubmitOptions
-from orchestrator.wire import ApprovalRecord, Json, WorkflowStatus
+from orchestrator.wire import ApprovalRecord, Json, VoteRecord, WorkflowStatus
 
 app = typer.Typer()
+_EXPLAINED: Final = 10
 
 
 @app.command()
@@ -124,7 +127,13 @@ def status(workflow_id: WorkflowId, *, url: Url = None, profile: Profile = None,
         if as_json:
             session.output.json(found)
         else:
-            show_status(session.output, found)
+            show_status(session.output, found, _deciders(session, found))
+
+
+def _deciders(session: Session, found: WorkflowStatus) -> Mapping[str, Sequence[str]]:
+    """Who can still decide each request that waits; of a great many only the first."""
+    waiting = [one.approval_id for one in found.approvals if one.state == "pending" and one.kind == "approval"]
+    return {one: session.client.explain(one).can_decide for one in waiting[:_EXPLAINED]}
 
 
 @app.command()
@@ -198,8 +207,8 @@ def events(
                 session.output.line(event_line(event))
 
 
-def read_input(values: str, assignments: list[str]) -> Json:
-    """The input of a submission from its options; raises UsageError."""
+def read_input(values: str, assignments: list[str], option: str = "--input") -> Json:
+    """A JSON object from the options that say what is in it; raises UsageError."""
     text = values
     if values == "-":
         text = sys.stdin.read()
@@ -207,16 +216,16 @@ def read_input(values: str, assignments: list[str]) -> Json:
         try:
             text = Path(values[1:]).read_text(encoding="utf-8")
         except OSError as error:
-            raise UsageError(f"--input {values}: {error.strerror}") from None
+            raise UsageError(f"{option} {values}: {error.strerror}") from None
     try:
         content: object = json.loads(text)
     except json.JSONDecodeError as error:
-        raise UsageError(f"--input is not JSON: {error}") from None
+        raise UsageError(f"{option} is not JSON: {error}") from None
     if not isinstance(content, dict):
-        raise UsageError('--input: a JSON object is needed, such as {"table": "log"}')
+        raise UsageError(f'{option}: a JSON object is needed, such as {{"table": "log"}}')
     result = cast("Json", content)
     for assignment in assignments:
-        _assign(result, assignment)
+        assign(result, assignment)
     return result
 
 
@@ -228,7 +237,8 @@ def json_or_text(text: str) -> object:
         return text
 
 
-def _assign(content: Json, assignment: str) -> None:
+def assign(content: Json, assignment: str) -> None:
+    """Set one field as `--set` says; raises UsageError."""
     name, sign, value = assignment.partition("=")
     if not sign or not name:
         raise UsageError(f"--set {assignment}: write NAME=VALUE")
@@ -252,8 +262,10 @@ def _when(session: Session, at: object) -> object:
     return ago(at) if session.output.terminal else at  # pyright: ignore[reportArgumentType]
 
 
-def show_status(output: Output, found: WorkflowStatus) -> None:
-    """A status for people."""
+def show_status(
+    output: Output, found: WorkflowStatus, deciders: Mapping[str, Sequence[str]] = MappingProxyType({})
+) -> None:
+    """A status for people; `deciders` are those who can decide an approval, by its id."""
     output.facts(
         [
             ("workflow", found.workflow_id),
@@ -273,7 +285,7 @@ def show_status(output: Output, found: WorkflowStatus) -> None:
     )
     for approval in found.approvals:
         output.line()
-        output.facts(_approval_facts(approval))
+        output.facts(_approval_facts(approval, deciders.get(approval.approval_id, ())))
     if found.history:
         output.line()
     for event in found.history:
@@ -292,8 +304,9 @@ def _asked_facts(approval: ApprovalRecord) -> list[tuple[str, object]]:
     return facts
 
 
-def _approval_facts(approval: ApprovalRecord) -> list[tuple[str, object]]:
+def _approval_facts(approval: ApprovalRecord, deciders: Sequence[str]) -> list[tuple[str, object]]:
     pending = approval.state == "pending"
+    voided = {(one.get("person"), one.get("revision")): one.get("reason") for one in approval.void}
     reasons = " ".join(str(reason.get("text") or reason.get("rule")) for reason in approval.reasons)
     return [
         ("approval", approval.approval_id),
@@ -301,10 +314,31 @@ def _approval_facts(approval: ApprovalRecord) -> list[tuple[str, object]]:
         ("what", approval.description),
         ("risk", approval.risk_level),
         ("because", reasons),
+        ("flags", ", ".join(approval.flags)),
+        ("revision", approval.revision if approval.revision > 1 else None),
+        ("edited by", approval.last_editor),
         ("approvers", " or ".join(approval.approvers)),
+        *needs(approval.stages),
+        ("can decide", ", ".join(deciders)),
         *(_asked_facts(approval) if pending else []),
         ("due", approval.due_at.isoformat(timespec="seconds") if pending else None),
         ("expires", approval.expires_at.isoformat(timespec="seconds") if pending else None),
+        *(("approved", f"{name} as {role}") for name, role in approval.filled.items()),
         ("decided by", approval.resolved_by),
-        *(("vote", f"{vote.verdict} by {vote.voter}: {vote.justification}".rstrip(": ")) for vote in approval.votes),
+        ("bypassed", ", ".join(approval.bypassed)),
+        ("review by", _review_due(approval)),
+        ("reviewed by", approval.reviewed_by),
+        *(("vote", _vote(vote, voided.get((vote.voter, vote.revision)))) for vote in approval.votes),
     ]
+
+
+def _review_due(approval: ApprovalRecord) -> str | None:
+    due = approval.review_by if approval.reviewed_by is None else None
+    return due and due.isoformat(timespec="seconds")
+
+
+def _vote(vote: VoteRecord, void: object) -> str:
+    whose = f" for {vote.acting_for}" if vote.acting_for else ""
+    return f"{vote.verdict} by {vote.voter}{whose}{f' (void: {void})' if void else ''}: {vote.justification}".rstrip(
+        ": "
+    )

@@ -92,3 +92,9 @@ def _cost(value: object) -> float | None:
     if value < 0:
         raise InvalidInput(f"the action's `estimated_cost` must not be negative: {value}", field="estimated_cost")
     return float(value)
+
+
+def described(action: Action) -> str:
+    """An action as one line for people."""
+    where = f"in {action.environment}" if action.environment else ""
+    return " ".join(part for part in (action.operation, action.target, where) if part)

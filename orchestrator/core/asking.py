@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
-from orchestrator.core.canonical import digest
+from orchestrator.core.canonical import digest, redact
 from orchestrator.core.cel import facts_of
 from orchestrator.core.confidence import DEFAULT_RULES, ConfidenceRules, adjusted, route
 from orchestrator.core.deadlines import deadlines, lapses_at
@@ -169,6 +169,16 @@ def judge(action: Action, asking: Asking, law: Law, now: datetime) -> Judgement:
     Raises JustificationRequired where the policy wants the requester's and there is none, and Unroutable when nobody
     may decide (rule 14).
     """
+    found = weigh(action, asking, law, now)
+    if found.routing.route in (Route.AUTO, Route.DENIED):
+        return found
+    _check_justified(found.terms, action, asking)
+    terms, flags = _routed(found.terms, asking.requester.selves, law.holders)
+    return replace(found, terms=terms, flags=flags)
+
+
+def weigh(action: Action, asking: Asking, law: Law, now: datetime) -> Judgement:
+    """The risk of a request, the terms that stand for it and its route, whoever there is to decide it."""
     requester = asking.requester
     added = asking.adjusted_by(action, law)
     points = [one.points for one in added]
@@ -184,12 +194,8 @@ def judge(action: Action, asking: Asking, law: Law, now: datetime) -> Judgement:
         frozen=frozen is not None, forbidden=assessment.forbidden_by is not None, auto_threshold=auto,
         quick_threshold=quick,
     )  # fmt: skip
-    flags: tuple[str, ...] = ()
-    if routing.route not in (Route.AUTO, Route.DENIED):
-        _check_justified(terms, action, asking)
-        terms, flags = _routed(terms, requester.selves, law.holders)
     found = digest(action.to_json(), terms.volatile_fields)
-    return Judgement(assessment, terms, routing, flags, frozen, found, law.book.version, added)
+    return Judgement(assessment, terms, routing, (), frozen, found, law.book.version, added)
 
 
 def _check_justified(terms: Terms, action: Action, asking: Asking) -> None:
@@ -242,13 +248,14 @@ def resolved(state: ApprovalState, verdict: str, terms: Terms, note: str, now: d
     }
 
 
+_PLAIN = Terms("", 0, Requirement(())).to_json()
 # What of the terms has columns of its own.
 _ELSEWHERE = ("policy", "version", "requirement", "approval_ttl", "volatile_fields")
 
 
 def kept_terms(terms: Terms) -> dict[str, object]:
-    """The terms as they are kept on an approval's row, beside what has columns there."""
-    return {name: value for name, value in terms.to_json().items() if name not in _ELSEWHERE}
+    """The terms as they are kept on a row, beside what has columns there: what is as usual takes no room."""
+    return {name: value for name, value in terms.to_json().items() if name not in _ELSEWHERE and value != _PLAIN[name]}
 
 
 def terms_of(row: Mapping[str, Any]) -> Terms:
@@ -272,14 +279,24 @@ def escalated(requirement: Requirement, to: frozenset[str], mode: str, now: date
     return replace(requirement, stages=tuple(tuple(one(slot) for slot in stage) for stage in requirement.stages))
 
 
-def changes(before: Mapping[str, object], after: Mapping[str, object], path: str = "") -> Sequence[dict[str, object]]:
-    """What differs between two JSON objects: `{path, before, after}` for each place, mappings compared inside."""
+def changes(before: Mapping[str, object], after: Mapping[str, object]) -> Sequence[dict[str, object]]:
+    """What differs between two JSON objects: `{path, before, after}` for each place, mappings compared inside. Secrets
+    are masked here: a place alone does not show that its value is one.
+    """
+    shown = cast("Mapping[str, object]", redact({"before": before, "after": after}))
+    return _differing((before, after), (shown["before"], shown["after"]), "")
+
+
+def _differing(real: tuple[object, object], shown: tuple[object, object], path: str) -> list[dict[str, object]]:
+    if not all(isinstance(one, Mapping) for one in (*real, *shown)):
+        return [{"path": path, "before": shown[0], "after": shown[1]}] if real[0] != real[1] else []
+    one, other = (cast("Mapping[str, object]", side) for side in real)
+    told, told_now = (cast("Mapping[str, object]", side) for side in shown)
     found: list[dict[str, object]] = []
-    for key in sorted({*before, *after}):
-        one, other = before.get(key), after.get(key)
+    for key in sorted({*one, *other}):
         place = f"{path}.{key}" if path else key
-        if isinstance(one, Mapping) and isinstance(other, Mapping):
-            found += changes(one, other, place)  # pyright: ignore[reportUnknownArgumentType] JSON objects
-        elif one != other or (key in before) is not (key in after):
-            found.append({"path": place, "before": one, "after": other})
+        if key in one and key in other:
+            found += _differing((one[key], other[key]), (told[key], told_now[key]), place)
+        else:
+            found.append({"path": place, "before": told.get(key), "after": told_now.get(key)})
     return found

@@ -136,3 +136,22 @@ def _hidden(text: str, secrets: set[str]) -> str:
 
 
 redact = Redactor()
+
+
+def restored(given: object, real: object) -> object:
+    """`given` with `real`'s values where it has their masks: what was read with its secrets hidden can be sent back."""
+    return _restored(given, real, redact(real))
+
+
+def _restored(given: object, real: object, shown: object) -> object:
+    if isinstance(shown, str):
+        return real if MASK in shown and given == shown else given
+    if isinstance(given, Mapping) and isinstance(real, Mapping) and isinstance(shown, Mapping):
+        known, seen = cast("Mapping[str, object]", real), cast("Mapping[str, object]", shown)
+        items = cast("Mapping[str, object]", given).items()
+        return {key: _restored(item, known[key], seen[key]) if key in known else item for key, item in items}
+    if isinstance(given, list) and isinstance(real, list) and isinstance(shown, list):
+        rows = cast("list[object]", given), cast("list[object]", real), cast("list[object]", shown)
+        # A list of another length has no places that belong together.
+        return [_restored(*row) for row in zip(*rows, strict=True)] if len({*map(len, rows)}) == 1 else rows[0]
+    return cast("object", given)

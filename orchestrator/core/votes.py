@@ -274,6 +274,14 @@ def resolve(view: ApprovalView, votes: Sequence[Vote], now: datetime) -> Resolut
     return StillPending(tally, filling.stage)
 
 
+def unfilled(view: ApprovalView, votes: Sequence[Vote]) -> tuple[Slot, ...]:
+    """Every slot that these votes leave open, also of the stages that are to come."""
+    counting, _ = _counting(view, votes)
+    filling = _filled(view, counting)
+    later = view.requirement.stages[filling.stage + 1 :] if filling.missing else ()
+    return (*filling.missing, *(slot for stage in later for slot in stage))
+
+
 def still_approved(view: ApprovalView, votes: Sequence[Vote]) -> bool:
     """Whether the approvals still fill every slot with the roles their voters hold now (rule 5)."""
     counting, _ = _counting(view, votes)

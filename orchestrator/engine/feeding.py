@@ -13,14 +13,14 @@ from datetime import datetime
 from langgraph.types import Interrupt
 
 from orchestrator.core.errors import ApprovalLapsed, DigestMismatch
-from orchestrator.core.freezes import freeze_from_json
-from orchestrator.core.freezes import frozen_until as frozen_now
+from orchestrator.core.freezes import freeze_from_json, frozen_until
 from orchestrator.core.model import BREAK_GLASS, Kind
 from orchestrator.core.policy_file import PolicyBook
 from orchestrator.engine import pause
 from orchestrator.engine.lease import Decided
 from orchestrator.engine.payloads import write
 from orchestrator.engine.standing import Standing
+from orchestrator.engine.standing_approvals import frozen_error
 
 # Decisions by the interrupt they were made for; a batched interrupt has several.
 Groups = Mapping[str, Sequence[Decided]]
@@ -67,8 +67,8 @@ def check_lapsed(groups: Groups) -> None:
         raise ApprovalLapsed(detail, approval_id=late[0], approval_ids=late)
 
 
-def frozen_until(groups: Groups, book: PolicyBook, now: datetime) -> tuple[datetime, list[str]] | None:
-    """Until when a freeze holds what was approved, and which approvals; None when none does (rule 16).
+def check_frozen(groups: Groups, book: PolicyBook, now: datetime) -> None:
+    """Refuse to run what a freeze holds (rule 16).
 
     The freezes of the request and those of the policy of that name as it is published now count, and none of them for
     what somebody broke the glass for.
@@ -78,11 +78,12 @@ def frozen_until(groups: Groups, book: PolicyBook, now: datetime) -> tuple[datet
     until = now
     for one in _approved(groups):
         freezes = [*(freeze_from_json(freeze) for freeze in one.freeze), *known.get(one.policy, ())]
-        end = frozen_now(freezes, now) if freezes and BREAK_GLASS not in one.flags else None
+        end = frozen_until(freezes, now) if freezes and BREAK_GLASS not in one.flags else None
         if end is not None:
             held.append(one.approval_id)
             until = max(until, end)
-    return (until, held) if held else None
+    if held:
+        raise frozen_error(until, held)
 
 
 def to_recheck(groups: Groups) -> list[str]:

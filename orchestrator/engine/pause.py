@@ -13,6 +13,7 @@ from typing import cast
 
 from langgraph.types import Interrupt
 
+from orchestrator.core.actions import described
 from orchestrator.core.asking import UNROUTABLE_ESCALATED, Asking, Judgement, Law, judge, resolved
 from orchestrator.core.canonical import canonical_json, digest, redact
 from orchestrator.core.errors import GraphFault
@@ -47,9 +48,17 @@ class Pause:
         asked = (row for row in self.rows if row["state"] == ApprovalState.PENDING and row["notify"])
         return [
             {"kind": "unroutable" if UNROUTABLE_ESCALATED in row["flags"] else "requested",
-             "approval_id": row["approval_id"], "data": {}}
+             "approval_id": row["approval_id"], "data": _open_to(row)}
             for row in asked
         ]  # fmt: skip
+
+
+def _open_to(row: Params) -> dict[str, object]:
+    """Who decides first: the roles of the first stage. Nobody is asked for what nobody may decide."""
+    if UNROUTABLE_ESCALATED in row["flags"]:
+        return {}
+    stage = Requirement.from_json(row["requirement"]).stages[0]
+    return {"roles": sorted({role for slot in stage for role in slot.open_to})}
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +146,7 @@ def _shown(question: Mapping[str, object] | None, payload: object) -> Mapping[st
 
 
 def _described(ask: Ask) -> str:
-    if ask.action is None:
-        return ""
-    parts = [ask.action.operation, ask.action.target, f"in {ask.action.environment}" if ask.action.environment else ""]
-    return " ".join(part for part in parts if part)
+    return described(ask.action) if ask.action else ""
 
 
 def _approval(lease: Lease, law: Law, ask: Ask, node: str, now: datetime) -> Params:

@@ -7,11 +7,11 @@ ended as is returned as a value; only a lost lease and a cancellation leave it b
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from time import monotonic
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from langgraph.errors import GraphDrained, GraphRecursionError
 from langgraph.runtime import RunControl
@@ -19,18 +19,10 @@ from langgraph.types import Command, GraphOutput
 
 from orchestrator.core.asking import Law
 from orchestrator.core.canonical import redact
-from orchestrator.core.errors import (
-    ApprovalLapsed,
-    ApproversIneligible,
-    Frozen,
-    GraphChanged,
-    KeyturnError,
-    LeaseLost,
-    Unavailable,
-)
+from orchestrator.core.errors import Frozen, GraphChanged, KeyturnError, LeaseLost, Unavailable
 from orchestrator.core.model import ApprovalState, Status
 from orchestrator.core.policy_file import PolicyBook
-from orchestrator.engine import feeding, pause
+from orchestrator.engine import feeding, pause, standing_approvals
 from orchestrator.engine.announcing import tell_once
 from orchestrator.engine.catalog import GraphEntry
 from orchestrator.engine.host import SegmentHost
@@ -39,7 +31,7 @@ from orchestrator.engine.persist import fault_within, until_stored
 from orchestrator.engine.render import to_json
 from orchestrator.engine.saver import BarrierSaver, Batches, merged
 from orchestrator.engine.standing import Progress, Standing
-from orchestrator.engine.standing_approvals import frozen_error, ineligible, ineligible_error
+from orchestrator.engine.standing_approvals import Laws
 from orchestrator.sdk.runtime import current_host
 from orchestrator.store import approvals, checkpoints, events, segments, workflows
 from orchestrator.store.checkpoints import Batch
@@ -52,10 +44,6 @@ _MAX_DETAIL = 2000
 _ANNOUNCE_AFTER = 0.25
 # Others' commits need not wait for one of more bytes.
 _LARGE = 128 * 1024
-# What becomes of an approval that a check right before the effect finds good no longer.
-_BECAME: Mapping[type, ApprovalState] = {
-    ApprovalLapsed: ApprovalState.LAPSED, ApproversIneligible: ApprovalState.STALE,
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,19 +75,6 @@ class End:
             self.status.value, self.status.finished, self.reason, self.error, self.result,
             progress=self.status is not Status.FAILED, run_at=self.run_at,
         )  # fmt: skip
-
-
-class Laws(Protocol):
-    """What a namespace's requests are judged by. `tells` says whether anybody is ever told of one."""
-
-    @property
-    def tells(self) -> bool:
-        """Whether anybody is told."""
-        ...
-
-    async def at(self, namespace: str, policy_version: int, people_version: int) -> Law:
-        """The law with these published policies and these people, or newer ones."""
-        ...
 
 
 class Segment:
@@ -199,9 +174,8 @@ class Segment:
         groups = feeding.grouped(self.lease.decided)
         current = {key: ones for key, ones in groups.items() if key in standing.interrupts or not standing.taken}
         feeding.check_lapsed(current)
-        if (frozen := feeding.frozen_until(current, await self._book(), self._now())) is not None:
-            raise frozen_error(*frozen)
-        await self._check_roles(feeding.to_recheck(current))
+        feeding.check_frozen(current, await self._book(), self._now())
+        await standing_approvals.check_roles(self._db, self.lease, feeding.to_recheck(current), self._clock)
         if gone := feeding.moved(groups, standing):
             return await self._asked_again(gone)
         self._fed.take(groups)
@@ -218,19 +192,6 @@ class Segment:
 
     async def _book(self) -> PolicyBook:
         return (await self._law()).book
-
-    async def _check_roles(self, approval_ids: Sequence[str]) -> None:
-        """Fewer than needed of those who approved still hold their roles: nothing runs, and the approval is used up."""
-        if not approval_ids:
-            return
-        lease = self.lease
-
-        async def read() -> Collection[str]:
-            async with self._db.connection() as conn:
-                return await ineligible(conn, lease.namespace, lease.workflow_id, approval_ids, self._clock())
-
-        if gone := sorted(await until_stored(read)):
-            raise ineligible_error(gone)
 
     async def _asked_again(self, gone: feeding.Groups) -> object:
         """The thread was changed from outside: try what it asks now, one superstep, and commit nothing of it unless it
@@ -295,9 +256,7 @@ class Segment:
             body["where"] = to_json(redact.hide(str(notes[0]), self.lease.input)[:200])
         if isinstance(error, KeyturnError):
             body |= {key: to_json(value) for key, value in error.facts.items()}
-        became = _BECAME.get(type(error))
-        late = error.facts.get("approval_ids", ()) if isinstance(error, KeyturnError) and became else ()
-        ended = [str(one) for one in cast("Sequence[object]", late)]
+        ended, became = standing_approvals.ended_by(error)
         event = Event("workflow-failed", self._actor, {**body, "epoch": self.lease.epoch})
         return End(Status.FAILED, reason=code, error=body, events=[event], ended=ended, ended_as=became)
 

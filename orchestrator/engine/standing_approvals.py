@@ -2,14 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
+from typing import Protocol, cast
 
-from orchestrator.core.errors import ApproversIneligible, Frozen
+from orchestrator.core.asking import Law
+from orchestrator.core.errors import ApprovalLapsed, ApproversIneligible, Frozen, KeyturnError
+from orchestrator.core.model import ApprovalState
 from orchestrator.core.votes import still_approved
+from orchestrator.engine.lease import Lease
+from orchestrator.engine.persist import until_stored
 from orchestrator.store import decisions
-from orchestrator.store.db import Connection
+from orchestrator.store.db import Clock, Connection, Database
 from orchestrator.store.decisions import Question, view_of
+
+# What becomes of an approval that a check right before the effect finds good no longer.
+_BECAME: Mapping[type, ApprovalState] = {
+    ApprovalLapsed: ApprovalState.LAPSED, ApproversIneligible: ApprovalState.STALE,
+}  # fmt: skip
+
+
+class Laws(Protocol):
+    """What a namespace's requests are judged by. `tells` says whether anybody is ever told of one."""
+
+    @property
+    def tells(self) -> bool:
+        """Whether anybody is told."""
+        ...
+
+    async def at(self, namespace: str, policy_version: int, people_version: int) -> Law:
+        """The law with these published policies and these people, or newer ones."""
+        ...
+
+
+def ended_by(error: Exception) -> tuple[Sequence[str], ApprovalState | None]:
+    """The approvals that a failure uses up, and what becomes of them."""
+    became = _BECAME.get(type(error))
+    if became is None or not isinstance(error, KeyturnError):
+        return (), None
+    return [str(one) for one in cast("Sequence[object]", error.facts.get("approval_ids", ()))], became
+
+
+async def check_roles(db: Database, lease: Lease, approval_ids: Sequence[str], clock: Clock) -> None:
+    """Refuse to run what fewer than needed of those who approved it still may approve: the approval is used up then."""
+    if not approval_ids:
+        return
+
+    async def read() -> Collection[str]:
+        async with db.connection() as conn:
+            return await ineligible(conn, lease.namespace, lease.workflow_id, approval_ids, clock())
+
+    if gone := sorted(await until_stored(read)):
+        raise ineligible_error(gone)
 
 
 async def ineligible(

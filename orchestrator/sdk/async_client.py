@@ -1,6 +1,7 @@
 """`AsyncKeyturn`, the async client of Keyturn's REST interface. Import it from `orchestrator.sdk.client`.
 
-Method by method the same as the sync client; what both do is in `calls`, `following` and `transport`.
+Method by method the same as the sync client; what both do is in `calls`, `governing`, `request`, `following` and
+`transport`.
 """
 
 from __future__ import annotations
@@ -14,32 +15,35 @@ from typing import Literal, Self, TypeVar
 import httpx
 from typing_extensions import Unpack
 
-from orchestrator.sdk import calls, transport
+from orchestrator.sdk import calls, governing, transport
 from orchestrator.sdk.calls import (
-    ApiError,
     AuditOptions,
-    Call,
     DecisionOptions,
     PageOptions,
     PendingOptions,
     Permission,
     SubmitOptions,
-    Unreachable,
 )
 from orchestrator.sdk.following import Following, Waiting
+from orchestrator.sdk.request import ApiError, Call, Unreachable
 from orchestrator.sdk.transport import BROKEN, DEFAULT_URL, TRIES
 from orchestrator.wire import (
     ApprovalRecord,
     AuditPage,
+    BatchItem,
+    BatchResults,
     ChainHead,
     Changed,
     Decided,
+    DelegationRecord,
+    Edited,
     EventPage,
     EventRecord,
     ExplainRequest,
     Explanation,
     GraphView,
     KeyRecord,
+    LinkRecord,
     NewKey,
     PendingList,
     PersonRecord,
@@ -175,6 +179,65 @@ class AsyncKeyturn:
     async def answer(self, approval_id: str, value: object, *, idempotency_key: str | None = None) -> Decided:
         """Answer a question with a JSON value."""
         return await self.send(calls.answer(approval_id, value, idempotency_key))
+
+    async def edit(
+        self, approval_id: str, action: Mapping[str, object], *, justification: str = "", revision: int | None = None
+    ) -> Edited:
+        """Change what is asked for to this whole action: all votes are void, and it is judged anew."""
+        return await self.send(governing.edit(approval_id, action, justification, revision))
+
+    async def withdraw(self, approval_id: str, reason: str = "") -> Decided:
+        """End one's own request, and its workflow with it."""
+        return await self.send(governing.withdraw(approval_id, reason))
+
+    async def withdraw_workflow(self, workflow_id: str, reason: str = "") -> Decided:
+        """The same by the workflow."""
+        return await self.send(governing.withdraw_workflow(workflow_id, reason))
+
+    async def break_glass(
+        self, approval_id: str, justification: str, *, revision: int | None = None, digest: str | None = None
+    ) -> Decided:
+        """Run at once what others have not approved; a review is owed for it."""
+        return await self.send(governing.break_glass(approval_id, justification, revision, digest))
+
+    async def review(self, approval_id: str, note: str) -> Decided:
+        """Say what was found of something that was run by break-glass."""
+        return await self.send(governing.review(approval_id, note))
+
+    async def batch(self, decisions: Sequence[BatchItem]) -> BatchResults:
+        """Up to 100 decisions, each judged alone; each has its own result."""
+        return await self.send(governing.batch(decisions))
+
+    async def delegations(self) -> list[DelegationRecord]:
+        """The delegations that have not ended: one's own, with `admin` everybody's."""
+        return await self.send(governing.delegations())
+
+    async def delegate(
+        self,
+        to: str,
+        until: datetime,
+        *,
+        from_person: str | None = None,
+        starts_at: datetime | None = None,
+        reason: str = "",
+    ) -> DelegationRecord:
+        """Let `to` decide in one's place, or with `admin` in `from_person`'s, until then. Times have a time zone."""
+        return await self.send(governing.delegate(to, until, from_person, starts_at, reason))
+
+    async def end_delegation(self, delegation_id: str) -> DelegationRecord:
+        """End a delegation now."""
+        return await self.send(governing.end_delegation(delegation_id))
+
+    async def link(
+        self,
+        approval_id: str,
+        person: str,
+        verdict: Literal["approve", "reject"],
+        *,
+        expires_in: timedelta = timedelta(days=1),
+    ) -> LinkRecord:
+        """A link by which this person decides once: one's own, or with `admin` anybody's."""
+        return await self.send(governing.link(approval_id, person, verdict, expires_in))
 
     async def explain(self, approval_id: str, person: str | None = None) -> Explanation:
         """Why an approval is needed, who can decide it, and why `person` cannot."""

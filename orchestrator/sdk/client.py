@@ -1,6 +1,7 @@
 """`Keyturn`, the sync client of Keyturn's REST interface, and the names that users of either client import.
 
-It only sends what `calls` describes and reads the answer as it says. Nothing of the server may be imported here.
+It only sends what `calls` and `governing` describe and reads the answer as they say. Nothing of the server may be
+imported here.
 """
 
 from __future__ import annotations
@@ -14,35 +15,36 @@ from typing import Literal, Self, TypeVar
 import httpx
 from typing_extensions import Unpack
 
-from orchestrator.sdk import calls, transport
+from orchestrator.sdk import calls, governing, transport
 from orchestrator.sdk.async_client import AsyncKeyturn
 from orchestrator.sdk.calls import (
-    ApiError,
     AuditOptions,
-    Call,
-    ClientError,
     DecisionOptions,
     PageOptions,
     PendingOptions,
     Permission,
-    Problem,
     SubmitOptions,
-    Unreachable,
 )
 from orchestrator.sdk.following import Following, Waiting
+from orchestrator.sdk.request import ApiError, Call, ClientError, Problem, Unreachable
 from orchestrator.sdk.transport import BROKEN, DEFAULT_URL, TRIES
 from orchestrator.wire import (
     ApprovalRecord,
     AuditPage,
+    BatchItem,
+    BatchResults,
     ChainHead,
     Changed,
     Decided,
+    DelegationRecord,
+    Edited,
     EventPage,
     EventRecord,
     ExplainRequest,
     Explanation,
     GraphView,
     KeyRecord,
+    LinkRecord,
     NewKey,
     PendingList,
     PersonRecord,
@@ -184,6 +186,65 @@ class Keyturn:
     def answer(self, approval_id: str, value: object, *, idempotency_key: str | None = None) -> Decided:
         """Answer a question with a JSON value."""
         return self.send(calls.answer(approval_id, value, idempotency_key))
+
+    def edit(
+        self, approval_id: str, action: Mapping[str, object], *, justification: str = "", revision: int | None = None
+    ) -> Edited:
+        """Change what is asked for to this whole action: all votes are void, and it is judged anew."""
+        return self.send(governing.edit(approval_id, action, justification, revision))
+
+    def withdraw(self, approval_id: str, reason: str = "") -> Decided:
+        """End one's own request, and its workflow with it."""
+        return self.send(governing.withdraw(approval_id, reason))
+
+    def withdraw_workflow(self, workflow_id: str, reason: str = "") -> Decided:
+        """The same by the workflow."""
+        return self.send(governing.withdraw_workflow(workflow_id, reason))
+
+    def break_glass(
+        self, approval_id: str, justification: str, *, revision: int | None = None, digest: str | None = None
+    ) -> Decided:
+        """Run at once what others have not approved; a review is owed for it."""
+        return self.send(governing.break_glass(approval_id, justification, revision, digest))
+
+    def review(self, approval_id: str, note: str) -> Decided:
+        """Say what was found of something that was run by break-glass."""
+        return self.send(governing.review(approval_id, note))
+
+    def batch(self, decisions: Sequence[BatchItem]) -> BatchResults:
+        """Up to 100 decisions, each judged alone; each has its own result."""
+        return self.send(governing.batch(decisions))
+
+    def delegations(self) -> list[DelegationRecord]:
+        """The delegations that have not ended: one's own, with `admin` everybody's."""
+        return self.send(governing.delegations())
+
+    def delegate(
+        self,
+        to: str,
+        until: datetime,
+        *,
+        from_person: str | None = None,
+        starts_at: datetime | None = None,
+        reason: str = "",
+    ) -> DelegationRecord:
+        """Let `to` decide in one's place, or with `admin` in `from_person`'s, until then. Times have a time zone."""
+        return self.send(governing.delegate(to, until, from_person, starts_at, reason))
+
+    def end_delegation(self, delegation_id: str) -> DelegationRecord:
+        """End a delegation now."""
+        return self.send(governing.end_delegation(delegation_id))
+
+    def link(
+        self,
+        approval_id: str,
+        person: str,
+        verdict: Literal["approve", "reject"],
+        *,
+        expires_in: timedelta = timedelta(days=1),
+    ) -> LinkRecord:
+        """A link by which this person decides once: one's own, or with `admin` anybody's."""
+        return self.send(governing.link(approval_id, person, verdict, expires_in))
 
     def explain(self, approval_id: str, person: str | None = None) -> Explanation:
         """Why an approval is needed, who can decide it, and why `person` cannot."""

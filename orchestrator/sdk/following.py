@@ -12,7 +12,8 @@ from typing import Final, Literal
 import httpx
 
 from orchestrator.core.model import Status
-from orchestrator.sdk.calls import ApiError, Call, ClientError, Unreachable, events_path, problem_of, wait
+from orchestrator.sdk.calls import events_path, wait
+from orchestrator.sdk.request import ApiError, Call, ClientError, Unreachable, problem_of
 from orchestrator.wire import EventRecord, Until, WorkflowStatus
 
 # The server sends a sign of life every 15 seconds; two that are missing mean that the connection is dead.

@@ -39,7 +39,8 @@ class Shape:
         self.signature = inspect.signature(self.function)
         for parameter in self.signature.parameters.values():
             if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-                raise TypeError(f"{self.name} takes {parameter}: name every parameter, so that an approver can see it")
+                given = str(parameter).partition(":")[0]
+                raise TypeError(f"{self.name} takes {given}: name every parameter, so that an approver can see it")
 
     @cached_property
     def hints(self) -> Mapping[str, Any]:
@@ -84,8 +85,12 @@ class Shape:
         found: dict[str, object] = {}
         for name, adapter in self.adapters.items():
             try:
+                adapter.validate_python(bound.arguments[name])
                 value = adapter.dump_python(bound.arguments[name], mode="json", warnings="error")
                 found[name] = plain_json(value, name)
+            except ValidationError as error:
+                detail = f"{self.name} was called with a `{name}` that does not fit: {error.errors()[0]['msg']}"
+                raise InvalidInput(detail, argument=name) from None
             except (PydanticSerializationError, ValueError) as error:
                 detail = f"{self.name} was called with a `{name}` that does not fit its type, or that JSON cannot hold"
                 raise InvalidInput(detail, argument=name) from error

@@ -8,8 +8,8 @@ from typing import Any, Final, TypeVar
 
 import httpx
 
-from orchestrator.sdk.calls import Call, Unreachable
 from orchestrator.sdk.following import Away
+from orchestrator.sdk.request import Call, Unreachable
 
 T = TypeVar("T")
 DEFAULT_URL: Final = "http://127.0.0.1:8001"

@@ -15,10 +15,11 @@ from typing import Any, cast
 
 from langgraph.config import get_config
 from langgraph.errors import GraphInterrupt
+from langgraph.prebuilt.tool_node import ToolInvocationError
 from langgraph.types import interrupt
 
 from orchestrator.core.canonical import digest
-from orchestrator.core.errors import ActionRejected, StepFailed
+from orchestrator.core.errors import StepFailed
 from orchestrator.sdk.gate import Decision, mismatch, read_decision
 from orchestrator.sdk.runtime import current_visit, host, visit
 
@@ -70,8 +71,8 @@ class Turns:
             token = _inside.set(True)
             try:
                 yield
-            except ActionRejected:
-                raise
+            except ToolInvocationError:
+                raise  # told to the model, and the node goes on
             except Exception as error:
                 self._over = self._over or error
                 raise

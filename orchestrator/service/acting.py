@@ -1,4 +1,4 @@
-"""What people do to a request besides voting: edit, withdraw, run it through what is missing, review that afterwards.
+"""What people do to a request besides voting: edit and withdraw. Breaking the glass is in `breaking`.
 
 Each holds the workflow, judges with the pure core, and writes what follows in one transaction (rule 1).
 """
@@ -8,42 +8,34 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any, cast
 
 from orchestrator.core import asking
-from orchestrator.core.actions import action_from
-from orchestrator.core.asking import Asking, terms_of
-from orchestrator.core.canonical import digest, redact
+from orchestrator.core.actions import action_from, described
+from orchestrator.core.asking import Asking
+from orchestrator.core.canonical import MASK, canonical_json, digest, redact, restored
 from orchestrator.core.errors import (
     InvalidInput,
-    JustificationRequired,
     NotEditable,
     NotEligible,
     NothingPending,
     NotOwner,
-    ReviewOutstanding,
-    SelfApproval,
 )
-from orchestrator.core.freezes import frozen_until
 from orchestrator.core.json_schema import problems
-from orchestrator.core.matching import Candidate, fill
-from orchestrator.core.model import BREAK_GLASS, Action, ApprovalState, Status, Verdict, Vote
+from orchestrator.core.model import Action, ApprovalState, Status, Verdict, Vote
 from orchestrator.core.votes import Identity, check_open, first_stage, resolve, selves_of
 from orchestrator.service.context import Caller, Context
 from orchestrator.service.deciding import Choice, Code, Deciding, judge, unknown_approval
 from orchestrator.service.refusals import audited, unknown
 from orchestrator.service.settling import settle
-from orchestrator.store import approvals, decisions, events, people, workflows
+from orchestrator.store import approvals, decisions, delegations, events, people, workflows
 from orchestrator.store.db import Connection, Params
 from orchestrator.store.decisions import Written, view_of
 from orchestrator.store.events import EVENTS_CHANNEL, READY_CHANNEL, Event
 from orchestrator.wire import (
-    BreakGlassRequest,
     Decided,
     Edited,
     EditRequest,
-    ReviewRequest,
     WithdrawRequest,
 )
 
@@ -52,12 +44,13 @@ _OF_A_CALL = ("operation", "arguments")
 
 
 @contextlib.asynccontextmanager
-async def _held(
+async def held(
     ctx: Context, caller: Caller, approval_id: str, wanted: str
 ) -> AsyncGenerator[tuple[Connection, Deciding, Params]]:
     """The approval whole, with everybody else kept out of its workflow; a refusal is audited."""
     async with ctx.db.connection() as conn:
         workflow_id = await approvals.workflow_of(conn, caller.namespace, approval_id)
+        principals = await delegations.principals(conn, caller.namespace, caller.person, ctx.clock())
     if workflow_id is None:
         raise unknown_approval(approval_id)
     # What time has done meanwhile must not be overlooked.
@@ -66,14 +59,14 @@ async def _held(
         audited(ctx, caller, workflow_id, wanted=wanted, approval_id=approval_id),
         ctx.db.transaction() as conn,
     ):
-        deciding = await judge(ctx, conn, caller, workflow_id, Choice(None))
+        deciding = await judge(ctx, conn, caller, workflow_id, Choice(None, also=sorted(principals)))
         yield conn, deciding, await approvals.whole(conn, approval_id)
     ctx.db.ring(EVENTS_CHANNEL, workflow_id, patient=True)
     if deciding.workflow["status"] == Status.READY:
         ctx.db.ring(READY_CHANNEL, caller.namespace)
 
 
-def _vote_of(deciding: Deciding, whole: Params, revision: int | None) -> Vote:
+def vote_of(deciding: Deciding, whole: Params, revision: int | None) -> Vote:
     """Where the caller stands, as if they voted."""
     caller = deciding.caller
     at = whole["revision"] if revision is None else revision
@@ -83,10 +76,10 @@ def _vote_of(deciding: Deciding, whole: Params, revision: int | None) -> Vote:
 async def edit(ctx: Context, caller: Caller, approval_id: str, request: EditRequest) -> Edited:
     """Make the next revision of a request: all votes are void, and it is judged anew (rule 10)."""
     law = await ctx.laws.now(caller.namespace)
-    async with _held(ctx, caller, approval_id, "edit") as (conn, deciding, whole):
+    async with held(ctx, caller, approval_id, "edit") as (conn, deciding, whole):
         caller.need("decide")
         row = deciding.row(approval_id)
-        vote = _vote_of(deciding, whole, request.revision)
+        vote = vote_of(deciding, whole, request.revision)
         check_open(view_of(row), vote, deciding.now)
         _check_editor(deciding, row, vote)
         before = approvals.action_of(whole)
@@ -104,6 +97,8 @@ async def edit(ctx: Context, caller: Caller, approval_id: str, request: EditRequ
         first: Mapping[str, object] = kept.get("action") or before.to_json()
         whole |= {
             **columns, "state": ApprovalState.PENDING, "revision": whole["revision"] + 1, "action": after.to_json(),
+            # Whatever was said of the action was said of another one.
+            "description": redact.hide(described(after), after.to_json()),
             "asked": {**kept, "action": first}, "last_editor": caller.person,
             "asked_digest": digest(first, judged.terms.volatile_fields), "escalated_at": None,
         }  # fmt: skip
@@ -115,10 +110,9 @@ async def edit(ctx: Context, caller: Caller, approval_id: str, request: EditRequ
         if columns["decision"] is not None:
             code = await _decided_by_policy(conn, deciding, row, columns)
         told = deciding.told(row, code)
-        masked: list[dict[str, object]] = redact(differences)  # pyright: ignore[reportAssignmentType] a list stays one
         return Edited(
             **told.model_dump(), revision=whole["revision"], digest=whole["digest"], risk_level=whole["risk_level"],
-            changes=masked,
+            changes=differences,
         )  # fmt: skip
 
 
@@ -138,10 +132,15 @@ def _edited(whole: Params, before: Action, given: Mapping[str, object]) -> Actio
     if not whole["editable"]:
         detail = "whoever asked does not take an edited action; reject it with what should change, or submit it anew"
         raise NotEditable(detail, approval_id=whole["approval_id"])
-    after = action_from(given)
+    real = before.to_json()
+    after = action_from(cast("Mapping[str, object]", restored(given, real)))
+    if MASK in canonical_json(after.to_json()) and MASK not in canonical_json(real):
+        detail = f"{MASK} stands for a value that is not shown; leave such a field where it was, or give its new value"
+        raise InvalidInput(detail)
     if whole["dialect"] == "keyturn":
+        _check_schema(whole, after)
         return after
-    fixed = {key: value for key, value in before.to_json().items() if key not in _OF_A_CALL}
+    fixed = {key: value for key, value in real.items() if key not in _OF_A_CALL}
     moved = [key for key, value in fixed.items() if after.to_json()[key] != value]
     if moved:
         detail = f"of a tool call only operation and arguments can be edited, not {', '.join(moved)}"
@@ -151,11 +150,11 @@ def _edited(whole: Params, before: Action, given: Mapping[str, object]) -> Actio
 
 
 def _check_schema(whole: Params, after: Action) -> None:
-    payload: Any = whole["payload"]
-    configs = cast(
-        "Sequence[Mapping[str, Any]]", payload.get("review_configs") or () if "review_configs" in payload else ()
-    )
-    schema = next((one.get("args_schema") for one in configs if one.get("action_name") == after.operation), None)
+    given = whole["payload"]
+    payload = cast("Mapping[str, Any]", given if isinstance(given, dict) else {})
+    own = cast("Mapping[str, object] | None", payload.get("arguments_schema"))
+    configs = cast("Sequence[Mapping[str, Any]]", payload.get("review_configs") or ())
+    schema = next((one.get("args_schema") for one in configs if one.get("action_name") == after.operation), own)
     if schema and (told := problems(schema, dict(after.arguments), "arguments")):
         detail = f"the arguments do not fit the tool: {'; '.join(told)}"
         raise InvalidInput(detail, problems=told)
@@ -181,11 +180,11 @@ async def _decided_by_policy(conn: Connection, deciding: Deciding, row: Params, 
     written = Written(row["approval_id"])
     who = Identity(str(columns["resolved_by"]))
     deciding.resolved(row, ApprovalState(columns["state"]), who, columns["decision"], written)
-    await _write(conn, deciding, written)
+    await write_behind(conn, deciding, written)
     return "auto_approved" if columns["state"] == ApprovalState.APPROVED else "resolved"
 
 
-async def _write(conn: Connection, deciding: Deciding, written: Written) -> None:
+async def write_behind(conn: Connection, deciding: Deciding, written: Written) -> None:
     """Write a decision behind what this transaction has changed of the workflow's row already."""
     deciding.workflow["version"] = await workflows.version(conn, deciding.workflow["workflow_id"])
     await decisions.write(conn, [(deciding.asked, written)], wait=True)
@@ -193,7 +192,7 @@ async def _write(conn: Connection, deciding: Deciding, written: Written) -> None
 
 async def withdraw(ctx: Context, caller: Caller, approval_id: str, request: WithdrawRequest) -> Decided:
     """End one's own request, and its workflow with it (rule 13)."""
-    async with _held(ctx, caller, approval_id, "withdraw") as (conn, deciding, _whole):
+    async with held(ctx, caller, approval_id, "withdraw") as (conn, deciding, _whole):
         caller.need("submit")
         row = deciding.row(approval_id)
         if caller.person not in (row["requester"], row["on_behalf_of"]):
@@ -201,101 +200,12 @@ async def withdraw(ctx: Context, caller: Caller, approval_id: str, request: With
                 f"only {row['requester']}, who asked for this, can withdraw it; rejecting or cancelling is possible"
             )
             raise NotOwner(detail, requester=row["requester"])
-        check_open(view_of(row), _vote_of(deciding, row, None), deciding.now)
+        check_open(view_of(row), vote_of(deciding, row, None), deciding.now)
         written = Written(approval_id)
         decision = {"verdict": "withdraw", "by": [caller.person], "note": request.reason}
         deciding.resolved(row, ApprovalState.WITHDRAWN, Identity(caller.person), decision, written)
-        await _write(conn, deciding, written)
+        await write_behind(conn, deciding, written)
         return deciding.told(row, "withdrawn")
-
-
-async def break_glass(ctx: Context, caller: Caller, approval_id: str, request: BreakGlassRequest) -> Decided:
-    """Run at once what others have not approved, through a freeze too; a review is owed for it (rule 17)."""
-    law = await ctx.laws.now(caller.namespace)
-    async with _held(ctx, caller, approval_id, "break-glass") as (conn, deciding, whole):
-        caller.need("decide")
-        row = deciding.row(approval_id)
-        terms = terms_of(whole)
-        freezes = [*terms.freeze, *(one for p in law.book.policies if p.name == terms.policy for one in p.freeze)]
-        frozen = ["freeze"] if freezes and frozen_until(freezes, deciding.now) else []
-        waits = bool(frozen) and _is_held(deciding, whole)
-        if not waits:
-            check_open(view_of(row), _vote_of(deciding, whole, request.revision), deciding.now)
-        await _check_may_break(ctx, conn, deciding, row, terms.break_glass and terms.break_glass.role)
-        if not request.justification.strip():
-            detail = "breaking the glass needs a `justification`: say why it cannot wait"
-            raise JustificationRequired(detail, field="justification")
-        people = {v.voter: Candidate(v.roles, v.at) for v in deciding.asked.votes(row) if v.verdict is Verdict.APPROVE}
-        missing = fill(terms.requirement.stages, people).missing if not waits else ()
-        within = terms.break_glass.review_within if terms.break_glass else timedelta()
-        bypassed = [role for slot in missing for role in [" or ".join(sorted(slot.roles))] * slot.count]
-        whole |= {
-            "flags": sorted({*whole["flags"], BREAK_GLASS}), "bypassed": [*frozen, *bypassed],
-            "review_by": deciding.now + within,
-        }  # fmt: skip
-        await approvals.put(conn, whole)
-        told: dict[str, object] = {
-            "request_id": approval_id, "justification": request.justification, "bypassed": whole["bypassed"],
-            "review_by": whole["review_by"].isoformat(),
-        }  # fmt: skip
-        await events.append(conn, whole["workflow_id"], [Event("break-glass", caller.person, told)], ctx.clock())
-        if deciding.tells:
-            notice = {"kind": "break_glass", "approval_id": approval_id, "data": told}
-            await approvals.queue_notices(conn, caller.namespace, whole["workflow_id"], [notice], ctx.clock())
-        written = Written(approval_id)
-        decision = {"verdict": "approve", "by": [caller.person], "note": request.justification}
-        deciding.workflow["status"] = Status.WAITING if waits else deciding.workflow["status"]
-        deciding.resolved(row, ApprovalState.APPROVED, Identity(caller.person), decision, written)
-        await _write(conn, deciding, written)
-        return deciding.told(row, "resolved")
-
-
-def _is_held(deciding: Deciding, whole: Params) -> bool:
-    """Whether this is decided and waits to run, and nobody has broken the glass for it yet."""
-    decided = whole["state"] == ApprovalState.APPROVED and deciding.workflow["status"] == Status.READY
-    return decided and BREAK_GLASS not in whole["flags"]
-
-
-async def _check_may_break(ctx: Context, conn: Connection, deciding: Deciding, row: Params, role: str | None) -> None:
-    person = deciding.caller.person
-    if role is None or role not in deciding.asked.roles.get(person, frozenset()):
-        needed = f"only {role} may break the glass here" if role else "its policy lets nobody break the glass"
-        detail = f"{person} cannot run this at once: {needed}"
-        raise NotEligible(detail, voter=person, roles=[role] if role else [])
-    if person in selves_of(view_of(row)):
-        detail = f"{person} asked for this, or edited it last; somebody else must break the glass"
-        raise SelfApproval(detail, voter=person)
-    owed = await approvals.owes_review(conn, deciding.caller.namespace, person, ctx.clock())
-    if owed is not None:
-        detail = f"{person} broke the glass for {owed}, and its review is overdue; have it reviewed first"
-        raise ReviewOutstanding(detail, approval_id=owed)
-
-
-async def review(ctx: Context, caller: Caller, approval_id: str, request: ReviewRequest) -> Decided:
-    """Say that somebody has looked at what was run by break-glass: another person who could decide it."""
-    async with _held(ctx, caller, approval_id, "review") as (conn, deciding, whole):
-        caller.need("decide")
-        row = deciding.row(approval_id)
-        if whole["review_by"] is None:
-            detail = "nobody broke the glass for this, so there is nothing to review"
-            raise InvalidInput(detail)
-        if caller.person == whole["resolved_by"] or caller.person in selves_of(view_of(row)):
-            detail = f"{caller.person} broke the glass or asked for it; somebody else reviews it"
-            raise SelfApproval(detail, voter=caller.person)
-        vote = _vote_of(deciding, whole, None)
-        if first_stage(view_of(row).requirement, vote.roles) is None:
-            needed = sorted(view_of(row).requirement.roles)
-            detail = f"{caller.person} holds none of the roles that review this: {', '.join(needed)}"
-            raise NotEligible(detail, voter=caller.person, roles=needed)
-        if not request.note.strip():
-            detail = "a review needs a `note`: say what you found, in a few words"
-            raise JustificationRequired(detail, field="note")
-        if whole["reviewed_at"] is not None:
-            return deciding.told(row, "replayed")
-        await approvals.put(conn, {**whole, "reviewed_by": caller.person, "reviewed_at": deciding.now})
-        told: dict[str, object] = {"request_id": approval_id, "note": request.note, "person": whole["resolved_by"]}
-        await events.append(conn, whole["workflow_id"], [Event("review-done", caller.person, told)], ctx.clock())
-        return deciding.told(row, "reviewed")
 
 
 async def withdraw_workflow(ctx: Context, caller: Caller, workflow_id: str, request: WithdrawRequest) -> Decided:

@@ -13,7 +13,7 @@ from orchestrator.service.deciding import Choice, judge, unknown_approval
 from orchestrator.service.idempotency import Keyed
 from orchestrator.service.refusals import audited
 from orchestrator.service.settling import settle
-from orchestrator.store import approvals, decisions, links, people, workflows
+from orchestrator.store import approvals, decisions, delegations, links, notices, people, workflows
 from orchestrator.store.db import Connection, Params
 from orchestrator.store.events import EVENTS_CHANNEL, READY_CHANNEL
 from orchestrator.wire import (
@@ -53,17 +53,22 @@ async def pending(
             {
                 "namespace": caller.namespace, "risk": risk, "route": route, "now": ctx.clock(),
                 "limit": max(1, min(limit, _LARGEST_PAGE)),
-                "roles": await _roles_filter(conn, caller, role, mine=mine),
+                "roles": await _roles_filter(ctx, conn, caller, role, mine=mine),
                 "not_self": caller.person if mine else None,
             },
         )  # fmt: skip
     return PendingList(workflows=[views.pending_approval(row) for row in rows])
 
 
-async def _roles_filter(conn: Connection, caller: Caller, role: str | None, *, mine: bool) -> list[str] | None:
+async def _roles_filter(
+    ctx: Context, conn: Connection, caller: Caller, role: str | None, *, mine: bool
+) -> list[str] | None:
+    """The roles that a list is limited to; the caller's are also those of everybody they stand in for now."""
     if role is None and not mine:
         return None
-    roles = await people.roles_of(conn, caller.namespace, caller.person) if mine else frozenset[str]()
+    who = {caller.person, *(await delegations.principals(conn, caller.namespace, caller.person, ctx.clock()))}
+    held = [await people.roles_of(conn, caller.namespace, person) for person in sorted(who)] if mine else []
+    roles = frozenset[str]().union(*held)
     wanted = {role} if role else set(roles)
     return sorted(wanted & roles if mine and role else wanted)
 
@@ -74,6 +79,7 @@ async def get(ctx: Context, caller: Caller, approval_id: str) -> ApprovalRecord:
     row = await current(ctx, caller, approval_id)
     async with ctx.db.connection() as conn:
         votes = await approvals.votes(conn, [approval_id])
+        row["notifications"] = await notices.deliveries_of(conn, caller.namespace, approval_id)
         return views.approval_record(row, votes, await workflows.present(conn, ctx.clock()))
 
 

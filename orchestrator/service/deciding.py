@@ -33,6 +33,7 @@ from orchestrator.core.votes import (
     TimedOut,
     check_vote,
     identity,
+    open_stage,
     resolve,
 )
 from orchestrator.service.context import Caller, Context
@@ -69,11 +70,13 @@ class Choice:
     acting_for: str | None = None
     # The link it came by, if it came by one.
     link: str | None = None
+    # Whose roles matter as well: of those the caller stands in for.
+    also: Sequence[str] = ()
 
     @property
     def people(self) -> list[str]:
         """Whose roles matter besides the caller's."""
-        return [name.strip() for name in (self.named, self.acting_for) if name]
+        return [name.strip() for name in (self.named, self.acting_for, *self.also) if name]
 
 
 def unknown_approval(approval_id: str) -> NotFound:
@@ -218,12 +221,20 @@ class Deciding:
             case Rejected(by, reason):
                 decision = {"verdict": "reject", "by": list(by), "note": reason}
                 self.resolved(row, ApprovalState.REJECTED, who, decision, written)
-            case StillPending():
+            case StillPending(_, stage):
+                self._tell_next(row, stage, open_stage(view, earlier), written)
                 return "recorded"
             case TimedOut(at):
                 detail = f"the request expired at {at.isoformat()}"
                 raise Expired(detail, expired_at=at.isoformat())
         return "resolved"
+
+    def _tell_next(self, row: Params, stage: int, before: int, written: Written) -> None:
+        """A stage is complete: whoever decides in the next one is told."""
+        if self.tells and stage > before:
+            roles = {role for slot in view_of(row).requirement.stages[stage] for role in slot.open_to}
+            data = {"stage": stage + 1, "roles": sorted(roles)}
+            written.notices.append({"kind": "requested", "approval_id": row["approval_id"], "data": data})
 
     def _principal(self, choice: Choice, who: Identity) -> str | None:
         """Whom the voter acts for; NotEligible where nobody has asked them to (rule 7)."""

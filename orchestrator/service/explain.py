@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 from orchestrator.core.actions import action_from
+from orchestrator.core.asking import Asking, judge, weigh
 from orchestrator.core.cel import facts_of
-from orchestrator.core.confidence import route
 from orchestrator.core.errors import Refusal
 from orchestrator.core.freezes import freeze_from_json, frozen_until
 from orchestrator.core.model import ApprovalState, Kind, Level, Requester, Requirement, Verdict, Vote
-from orchestrator.core.policy import Policy, terms_for
+from orchestrator.core.policy import Policy
 from orchestrator.core.policy_file import PolicyBook
-from orchestrator.core.votes import check_vote, resolve
+from orchestrator.core.votes import Counted, check_vote, resolve
 from orchestrator.service import views
 from orchestrator.service.approvals import current
 from orchestrator.service.context import Caller, Context
-from orchestrator.store import decisions, delegations, people
+from orchestrator.store import decisions, delegations, people, workflows
 from orchestrator.store.db import Connection, Params
 from orchestrator.store.decisions import Asked, Question, view_of
 from orchestrator.wire import ExplainRequest, Explanation
@@ -53,6 +51,7 @@ async def approval(ctx: Context, caller: Caller, approval_id: str, person: str |
         can_decide=[] if closed else [name for name, refusal in refusals.items() if refusal is None],
         why_not={person: why} if person and (why := refusals[person]) else {},
         frozen_until=frozen_until(map(freeze_from_json, row["terms"].get("freeze", ())), asked.workflow["now"]),
+        flags=row["flags"],
     )
 
 
@@ -65,12 +64,14 @@ def _refusal(asked: Asked, row: Params, person: str) -> str | None:
         now = asked.workflow["now"]
         vote = Vote(person, Verdict.APPROVE, row["revision"], now, roles, principal, "a reason")
         try:
-            check_vote(view_of(row), asked.votes(row), vote, now)
+            outcome = check_vote(view_of(row), asked.votes(row), vote, now)
         except Refusal as refusal:
             held = f"; {person} holds {', '.join(sorted(roles)) or 'no role'}" if refusal.code == "not_eligible" else ""
             whys.append(f"{refusal.code}: {refusal.detail}{held}")
         else:
-            return None
+            if isinstance(outcome, Counted):
+                return None
+            whys.append(f"person_already_counted: {person} has approved this already")
     return whys[0]
 
 
@@ -81,33 +82,34 @@ async def action(ctx: Context, caller: Caller, request: ExplainRequest) -> Expla
     person = request.requester or caller.person
     async with ctx.db.connection() as conn:
         requester = Requester(person, roles=await people.roles_of(conn, caller.namespace, person))
-    rules = ctx.governance.rules
-    facts = facts_of(wanted, requester, {}, request.confidence)
-    assessment = rules.judge(wanted, facts)
-    book = await ctx.books.newest(ctx.db, caller.namespace)
-    policy, troubles = book.look(facts, assessment.level)
-    terms = terms_for(assessment.level, rules, policy)
-    frozen = frozen_until(terms.freeze, ctx.clock() or datetime.now(UTC))
-    routing = route(
-        assessment.level, terms.auto_approve, request.confidence, request.confidence is not None,
-        frozen=frozen is not None, forbidden=assessment.forbidden_by is not None,
-    )  # fmt: skip
+        now = await workflows.present(conn, ctx.clock())
+    law = await ctx.laws.now(caller.namespace)
+    workflow = {"namespace": caller.namespace}
+    asking = Asking(requester, workflow, request.confidence, request.confidence is not None)
+    judged = weigh(wanted, asking, law, now)
+    level, terms = judged.assessment.level, judged.terms
+    facts = facts_of(wanted, requester, workflow, judged.routing.score)
+    policy, troubles = law.book.look(facts, level)
+    try:
+        terms = judge(wanted, asking, law, now).terms
+    except Refusal as refusal:
+        troubles = (*troubles, f"it would be refused ({refusal.code}): {refusal.detail}")
     async with ctx.db.connection() as conn:
         holders = await people.holders(conn, caller.namespace, terms.requirement.roles)
         why_not = await _why_not(conn, caller, requester, terms.requirement, request.person)
     return Explanation(
-        risk_level=assessment.level.value,
-        reasons=[reason.to_json() for reason in assessment.reasons],
-        forbidden_by=assessment.forbidden_by,
-        route=routing.route.value,
+        risk_level=level.value,
+        reasons=[reason.to_json() for reason in judged.assessment.reasons],
+        forbidden_by=judged.assessment.forbidden_by,
+        route=judged.routing.route.value,
         policy=terms.policy,
         policy_versions=[str(terms.version)],
         stages=[[slot.to_json() for slot in stage] for stage in terms.requirement.stages],
         filled={},
         can_decide=sorted(set(holders) - requester.selves),
         why_not=why_not,
-        policy_reason="; ".join(filter(None, [_picked(book, policy, assessment.level), *troubles])),
-        frozen_until=frozen,
+        policy_reason="; ".join([_picked(law.book, policy, level), *troubles]),
+        frozen_until=judged.frozen,
     )
 
 

@@ -12,6 +12,8 @@ from typing import Any, cast
 
 import jwt
 
+from orchestrator.chores.message import Link as MessageLink
+from orchestrator.chores.message import Links
 from orchestrator.core.errors import NotFound, TokenExpired, TokenInvalid, TokenWrongUser
 from orchestrator.core.model import Level, Verdict
 from orchestrator.service import approvals as decided_by
@@ -71,6 +73,22 @@ async def issue(ctx: Context, row: Params, person: str, verdict: Verdict, expire
         "verdict": verdict.value, "exp": int(expires_at.timestamp()),
     }  # fmt: skip
     return jwt.encode(claims, key, algorithm=_ALGORITHM)
+
+
+def maker(ctx: Context, public_address: str) -> Links:
+    """Makes the links in messages: to decide for one person, else to the request."""
+
+    async def make(link: MessageLink) -> str:
+        if link.person is None or link.verdict is None or link.expires_at is None:
+            return f"{public_address}/approvals/{link.approval_id}" if link.approval_id else public_address
+        row: Params = {
+            "namespace": link.namespace, "approval_id": link.approval_id, "revision": link.revision,
+            "digest": link.digest,
+        }  # fmt: skip
+        token = await issue(ctx, row, link.person, Verdict(link.verdict), link.expires_at)
+        return f"{public_address}/links/{token}"
+
+    return make
 
 
 async def read(ctx: Context, token: str) -> Link:

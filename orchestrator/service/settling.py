@@ -201,5 +201,7 @@ async def _write(
     await approvals.put(conn, whole)
     await events.append(conn, workflow_id, [event], ctx.clock())
     if notice is not None and deciding.tells:
-        asked = [{"kind": notice, "approval_id": whole["approval_id"], "data": event.data}]
+        # An escalation tells those it goes to.
+        data = {**event.data, "roles": event.data["to"]} if "to" in event.data else event.data
+        asked = [{"kind": notice, "approval_id": whole["approval_id"], "data": data}]
         await approvals.queue_notices(conn, deciding.caller.namespace, workflow_id, asked, ctx.clock())

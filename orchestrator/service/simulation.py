@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from orchestrator.core.actions import action_from
-from orchestrator.core.asking import Asking
+from orchestrator.core.asking import Asking, Law
 from orchestrator.core.cel import facts_of
 from orchestrator.core.confidence import route
 from orchestrator.core.freezes import frozen_until
 from orchestrator.core.model import Level, Requester, Requirement, Route
 from orchestrator.core.policy import Terms, terms_for
 from orchestrator.core.policy_file import PolicyBook
-from orchestrator.core.risk import RiskRules
 from orchestrator.service.context import Caller, Context
 from orchestrator.store import people, policies
 from orchestrator.store.db import Params
@@ -48,29 +47,28 @@ async def simulate(ctx: Context, caller: Caller, request: SimulateRequest) -> Si
     async with ctx.db.snapshot() as conn:
         rows = await policies.past(conn, caller.namespace, request.limit, _LOOK_BACK)
         everybody = {one.person: frozenset(one.roles) for one in await people.list_people(conn, caller.namespace)}
-    judged = await asyncio.to_thread(_judge_all, rows, book, rules, everybody)
+    law = Law(rules, book, confidence=ctx.governance.confidence)
+    judged = await asyncio.to_thread(_judge_all, rows, law, everybody)
     compared = [_compared(one, everybody) for one in judged]
     return Simulation(replayed=len(judged), differences=[one for one in compared if one.changed or one.troubles])
 
 
-def _judge_all(
-    rows: Iterable[Params], book: PolicyBook, rules: RiskRules, everybody: Mapping[str, frozenset[str]]
-) -> list[_Judged]:
-    return [_judge(row, book, rules, everybody) for row in rows]
+def _judge_all(rows: Iterable[Params], law: Law, everybody: Mapping[str, frozenset[str]]) -> list[_Judged]:
+    return [_judge(row, law, everybody) for row in rows]
 
 
-def _judge(row: Params, book: PolicyBook, rules: RiskRules, everybody: Mapping[str, frozenset[str]]) -> _Judged:
+def _judge(row: Params, law: Law, everybody: Mapping[str, frozenset[str]]) -> _Judged:
     requester = Requester(
         row["requester"], row["on_behalf_of"], row["launched_by"], everybody.get(row["requester"], frozenset())
     )
     workflow = {**row, "id": row["workflow_id"]}
     level = Level(row["risk_level"])
     facts = facts_of(action_from(row["action"]), requester, workflow, row["confidence"])
-    policy, troubles = book.look(facts, level)
-    terms = terms_for(level, rules, policy)
+    policy, troubles = law.book.look(facts, level)
+    terms = terms_for(level, law.rules, policy)
     frozen = frozen_until(terms.freeze, row["requested_at"]) is not None
     # The score is kept as it was adjusted.
-    auto, quick = Asking.from_json(row["asked"], requester, workflow).thresholds
+    auto, quick = Asking.from_json(row["asked"], requester, workflow).bands(law)
     routing = route(
         level, terms.auto_approve, row["confidence"], row["confidence"] is not None, frozen=frozen,
         auto_threshold=auto, quick_threshold=quick,

@@ -86,7 +86,7 @@ async def _review_due(ctx: Context, row: Params) -> None:
             return
         now = await workflows.present(conn, ctx.clock())
         await approvals.put(conn, {**whole, "review_told_at": now})
-        told: dict[str, object] = {"request_id": row["approval_id"], "person": whole["resolved_by"]}
+        told: dict[str, object] = {"request_id": row["approval_id"], "person": whole["broken_by"]}
         await events.append(conn, row["workflow_id"], [Event("review-due", CLOCK, told)], ctx.clock())
         if ctx.governance.tells:
             notice = {"kind": "review_due", "approval_id": row["approval_id"], "data": told}

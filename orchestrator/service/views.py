@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, cast
 
+from orchestrator.core.asking import terms_of
 from orchestrator.core.canonical import redact
 from orchestrator.core.deadlines import passed
 from orchestrator.core.model import Requirement
@@ -68,6 +69,7 @@ def pending_approval(row: Params) -> PendingApproval:
 
 def approval_record(row: Params, votes: Iterable[Params], now: datetime) -> ApprovalRecord:
     """An approval whole."""
+    void = {(one["person"], one["revision"]): one["reason"] for one in _counted(row)["void"]}
     return ApprovalRecord(
         **_queue_fields(row, now),
         state=row["state"],
@@ -76,7 +78,9 @@ def approval_record(row: Params, votes: Iterable[Params], now: datetime) -> Appr
         policy=row["policy"],
         policy_versions=row["policy_versions"],
         stages=cast("Mapping[str, Any]", row["requirement"])["stages"],
-        votes=[_vote(vote) for vote in votes if vote["approval_id"] == row["approval_id"] and not vote["superseded"]],
+        votes=[
+            _vote(vote, void) for vote in votes if vote["approval_id"] == row["approval_id"] and not vote["superseded"]
+        ],
         decision=masked(row["decision"]),
         resolved_by=row["resolved_by"],
         resolved_at=row["resolved_at"],
@@ -87,10 +91,11 @@ def approval_record(row: Params, votes: Iterable[Params], now: datetime) -> Appr
         bypassed=row["bypassed"],
         editable=row["editable"],
         last_editor=row["last_editor"],
-        terms=row["terms"],
+        terms=terms_of(row).to_json(),
         escalated_at=row["escalated_at"],
         review_by=row["review_by"],
         reviewed_by=row["reviewed_by"],
+        notifications=row.get("notifications", ()),
     )
 
 
@@ -109,8 +114,11 @@ def _counted(row: Params) -> dict[str, Any]:
     }
 
 
-def _vote(row: Params) -> VoteRecord:
-    return VoteRecord(**{name: row[name] for name in VoteRecord.model_fields})
+def _vote(row: Params, void: Mapping[tuple[str, int], str]) -> VoteRecord:
+    """A vote, and why it does not count as far as that was found when votes were counted last."""
+    kept: dict[str, Any] = {name: row[name] for name in VoteRecord.model_fields}
+    kept["void_reason"] = void.get((row["voter"], row["revision"]))
+    return VoteRecord(**kept)
 
 
 def event_record(row: Params) -> EventRecord:

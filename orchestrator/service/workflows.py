@@ -6,9 +6,9 @@ import base64
 import binascii
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from orchestrator.core.errors import AlreadyExecuted, Frozen, InvalidInput, NotFound, TransitionConflict
 from orchestrator.core.json_schema import problems
@@ -35,6 +35,7 @@ from orchestrator.wire import (
     WorkflowStatus,
 )
 
+T = TypeVar("T")
 _HISTORY = 50
 _LARGEST_PAGE = 200
 _BAD_CURSOR = "the cursor is not one this API gave; start again without it"
@@ -105,42 +106,53 @@ async def _row(conn: Connection, caller: Caller, workflow_id: str) -> Params:
     return row
 
 
-async def _bring_up(ctx: Context, caller: Caller, workflow_id: str) -> None:
-    """Whoever looks sees what time has done, also before a worker has written it down."""
-    async with ctx.db.connection() as conn:
-        asked = await approvals.of_workflow(conn, caller.namespace, workflow_id, ctx.clock())
-    if any(one["behind"] for one in asked):
-        await settle(ctx, caller.namespace, workflow_id)
-
-
-async def _approvals(ctx: Context, conn: Connection, row: Params) -> list[ApprovalRecord]:
+async def _approvals(ctx: Context, conn: Connection, row: Params) -> tuple[list[ApprovalRecord], bool]:
+    """What the workflow asked, and whether time has changed something of it that nobody has written down yet."""
     asked = await approvals.of_workflow(conn, row["namespace"], row["workflow_id"], ctx.clock())
     votes = await approvals.votes(conn, [one["approval_id"] for one in asked]) if asked else []
     now = await workflows.present(conn, ctx.clock()) if asked else row["updated_at"]
-    return [views.approval_record(one, votes, now) for one in asked]
+    return [views.approval_record(one, votes, now) for one in asked], any(one["behind"] for one in asked)
 
 
 async def get(ctx: Context, caller: Caller, workflow_id: str) -> WorkflowRecord:
     """The whole record. NotFound."""
     caller.need("read")
-    await _bring_up(ctx, caller, workflow_id)
-    async with ctx.db.snapshot() as conn:
+
+    async def read(conn: Connection) -> tuple[WorkflowRecord, bool]:
         row = await _row(conn, caller, workflow_id)
-        return views.workflow_record(row, await _approvals(ctx, conn, row))
+        asked, behind = await _approvals(ctx, conn, row)
+        return views.workflow_record(row, asked), behind
+
+    return await _settled(ctx, caller, workflow_id, read)
 
 
 async def status(ctx: Context, caller: Caller, workflow_id: str) -> WorkflowStatus:
     """The short status with approvals and the latest events. NotFound."""
     caller.need("read")
-    await _bring_up(ctx, caller, workflow_id)
-    async with ctx.db.snapshot() as conn:
+
+    async def read(conn: Connection) -> tuple[WorkflowStatus, bool]:
         row = await _row(conn, caller, workflow_id)
         history = await events.newest(conn, caller.namespace, workflow_id, _HISTORY)
         note = None
         if row["status"] == Status.READY and row["graph"] not in await _served(conn):
             note = f"no worker that is up serves graph {row['graph']}; it runs as soon as one does"
-        asked = await _approvals(ctx, conn, row)
-        return views.workflow_status(row, asked, [views.event_record(one) for one in history], note)
+        asked, behind = await _approvals(ctx, conn, row)
+        return views.workflow_status(row, asked, [views.event_record(one) for one in history], note), behind
+
+    return await _settled(ctx, caller, workflow_id, read)
+
+
+async def _settled(
+    ctx: Context, caller: Caller, workflow_id: str, read: Callable[[Connection], Awaitable[tuple[T, bool]]]
+) -> T:
+    """What `read` gives of one moment; once more where time had changed something nobody had written down yet."""
+    async with ctx.db.snapshot() as conn:
+        found, behind = await read(conn)
+    if behind:
+        await settle(ctx, caller.namespace, workflow_id)
+        async with ctx.db.snapshot() as conn:
+            found, _ = await read(conn)
+    return found
 
 
 async def _served(conn: Connection) -> set[str]:
@@ -245,8 +257,8 @@ async def retry(ctx: Context, caller: Caller, workflow_id: str) -> Changed:
                 until = row["run_at"].isoformat()
                 detail = f"a freeze holds it until {until}; it runs by itself then"
                 raise Frozen(detail, until=until)
-            if row["status"] == Status.COMPLETED:
-                detail = "the workflow has completed; what was approved runs once"
+            if row["status"] == Status.COMPLETED and await approvals.any_executed(conn, workflow_id):
+                detail = "the workflow has completed, and what was approved has run; an approval runs once"
                 raise AlreadyExecuted(detail, status=row["status"])
             if row["status"] != Status.FAILED:
                 raise _conflict(row, "retried", ["failed"])

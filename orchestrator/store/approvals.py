@@ -19,8 +19,9 @@ SELECT interrupt_id, max(round) AS round, bool_or(state = 'pending') AS pending 
 # All of a workflow's approvals, oldest first. `behind`: time, or a policy published meanwhile, has changed something of
 # it that nobody has written down yet.
 OF_WORKFLOW = """
-SELECT a.*, w.graph, w.title, a.state = 'pending' AND (a.wake_at <= coalesce(%(now)s::timestamptz, now())
-       OR a.kind = 'approval' AND a.policy_seen < n.policy_version) AS behind
+SELECT a.*, w.graph, w.title,
+       (a.state = 'pending' OR w.status = 'ready') AND a.wake_at <= coalesce(%(now)s::timestamptz, now())
+       OR a.state = 'pending' AND a.kind = 'approval' AND a.policy_seen < n.policy_version AS behind
   FROM keyturn.approvals a JOIN keyturn.workflows w USING (workflow_id)
   LEFT JOIN keyturn.namespaces n ON n.namespace = a.namespace
  WHERE a.namespace = %(namespace)s AND a.workflow_id = %(workflow)s ORDER BY a.requested_at, a.interrupt_id, a.item
@@ -31,8 +32,9 @@ WORKFLOW_OF = "SELECT workflow_id FROM keyturn.approvals WHERE namespace = %(nam
 
 # One approval, for showing; `behind` as above.
 GET = """
-SELECT a.*, w.graph, w.title, a.state = 'pending' AND (a.wake_at <= coalesce(%(now)s::timestamptz, now())
-       OR a.kind = 'approval' AND a.policy_seen < n.policy_version) AS behind
+SELECT a.*, w.graph, w.title,
+       (a.state = 'pending' OR w.status = 'ready') AND a.wake_at <= coalesce(%(now)s::timestamptz, now())
+       OR a.state = 'pending' AND a.kind = 'approval' AND a.policy_seen < n.policy_version AS behind
   FROM keyturn.approvals a JOIN keyturn.workflows w USING (workflow_id)
   LEFT JOIN keyturn.namespaces n ON n.namespace = a.namespace
  WHERE a.namespace = %(namespace)s AND a.approval_id = %(approval)s
@@ -88,10 +90,15 @@ UPDATE keyturn.approvals a
        volatile_fields = p.volatile_fields, approval_ttl = p.approval_ttl, due_at = p.due_at,
        expires_at = p.expires_at, escalate_at = p.escalate_at, escalated_at = p.escalated_at, remind_at = p.remind_at,
        asked = p.asked, asked_digest = p.asked_digest, tally = p.tally, flags = p.flags, bypassed = p.bypassed,
-       review_by = p.review_by, reviewed_by = p.reviewed_by,
+       broken_by = p.broken_by, review_by = p.review_by, reviewed_by = p.reviewed_by,
        reviewed_at = p.reviewed_at, review_told_at = p.review_told_at
   FROM json_populate_record(NULL::keyturn.approvals, %(row)s::json) AS p
  WHERE a.approval_id = p.approval_id
+"""
+
+# Whether anything that was approved in a workflow has run.
+EXECUTED = """
+SELECT EXISTS (SELECT FROM keyturn.approvals WHERE workflow_id = %(workflow)s AND state = 'executed') AS found
 """
 
 # Ask for people to be told, in the transaction that is the reason for it.
@@ -111,7 +118,7 @@ SELECT namespace, workflow_id, approval_id FROM keyturn.approvals
 OWES = """
 SELECT approval_id FROM keyturn.approvals
  WHERE reviewed_at IS NULL AND review_by IS NOT NULL AND review_by <= coalesce(%(now)s::timestamptz, now())
-   AND namespace = %(namespace)s AND resolved_by = %(person)s
+   AND namespace = %(namespace)s AND broken_by = %(person)s
  ORDER BY review_by LIMIT 1
 """
 
@@ -204,3 +211,9 @@ async def owes_review(conn: Connection, namespace: str, person: str, now: dateti
     row = {"namespace": namespace, "person": person, "now": now}
     found = await (await conn.execute(OWES, row)).fetchone()
     return None if found is None else str(found["approval_id"])
+
+
+async def any_executed(conn: Connection, workflow_id: str) -> bool:
+    """Whether anything that was approved in a workflow has run."""
+    row = await (await conn.execute(EXECUTED, {"workflow": workflow_id})).fetchone()
+    return bool(row and row["found"])

@@ -5,8 +5,11 @@ from __future__ import annotations
 from orchestrator.core.errors import TokenUsed
 from orchestrator.store.db import Connection, Params
 
-# A namespace's key, made when the namespace was.
-KEY = """
+# A namespace's key, made when the namespace was. Who only looks writes nothing.
+KEY = "SELECT link_key FROM keyturn.namespaces WHERE namespace = %(namespace)s"
+
+# The same for a namespace that may not be there yet.
+MAKE_KEY = """
 INSERT INTO keyturn.namespaces AS n (namespace) VALUES (%(namespace)s)
 ON CONFLICT (namespace) DO UPDATE SET namespace = n.namespace RETURNING link_key
 """
@@ -24,7 +27,8 @@ USED = "SELECT used_at FROM keyturn.links_used WHERE link_id = %(link_id)s"
 
 async def key(conn: Connection, namespace: str) -> bytes:
     """The key that the namespace's links are signed with."""
-    found = await (await conn.execute(KEY, {"namespace": namespace})).fetchone()
+    row: Params = {"namespace": namespace}
+    found = await (await conn.execute(KEY, row)).fetchone() or await (await conn.execute(MAKE_KEY, row)).fetchone()
     assert found is not None  # noqa: S101 the statement makes it
     return bytes(found["link_key"])
 

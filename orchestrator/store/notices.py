@@ -45,9 +45,6 @@ SELECT DISTINCT person FROM keyturn.api_keys
  WHERE namespace = %(namespace)s AND 'admin' = ANY(permissions) AND revoked_at IS NULL
 """
 
-# Whether there are delegations in this database.
-HAS_DELEGATIONS = "SELECT to_regclass('keyturn.delegations') IS NOT NULL AS found"
-
 # Who stands in for whom at this instant.
 DELEGATIONS = """
 SELECT from_person, to_person FROM keyturn.delegations
@@ -189,9 +186,6 @@ async def delegations(
     conn: Connection, namespace: str, people: Sequence[str], now: datetime | None
 ) -> tuple[tuple[str, str], ...]:
     """Who of `people` is stood in for at this instant, and by whom."""
-    there = await (await conn.execute(HAS_DELEGATIONS)).fetchone()
-    if not there or not there["found"]:
-        return ()
     found = await conn.execute(DELEGATIONS, {"namespace": namespace, "people": list(people), "now": now})
     return tuple((row["from_person"], row["to_person"]) for row in await found.fetchall())
 

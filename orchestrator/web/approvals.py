@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request
 
 from orchestrator.core.errors import Refusal
 from orchestrator.core.model import Level, Route
-from orchestrator.service import acting, approvals, explain, links
+from orchestrator.service import acting, approvals, breaking, explain, links
 from orchestrator.web.auth import Ctx, Decider, Reader, Submitter
 from orchestrator.web.problems import status_of
 from orchestrator.web.workflows import Exact, IdempotencyKey
@@ -121,13 +121,13 @@ async def withdraw_workflow(ctx: Ctx, who: Submitter, workflow_id: str, body: Wi
 @router.post("/approvals/{approval_id}/break-glass")
 async def break_glass(ctx: Ctx, who: Decider, approval_id: str, body: BreakGlassRequest | None = None) -> Decided:
     """Run at once what others have not approved, through a freeze too; everybody skipped is told, a review is owed."""
-    return await acting.break_glass(ctx, who, approval_id, body or BreakGlassRequest())
+    return await breaking.break_glass(ctx, who, approval_id, body or BreakGlassRequest())
 
 
 @router.post("/approvals/{approval_id}/review")
 async def review(ctx: Ctx, who: Decider, approval_id: str, body: ReviewRequest | None = None) -> Decided:
     """Review what was run by break-glass."""
-    return await acting.review(ctx, who, approval_id, body or ReviewRequest())
+    return await breaking.review(ctx, who, approval_id, body or ReviewRequest())
 
 
 @router.post("/approvals/{approval_id}/links", status_code=201)

@@ -6,7 +6,7 @@ Pure ASGI, so it stands in front of every route and no route can forget it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, cast
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -19,6 +19,7 @@ MAX_BODY: Final = 1_048_576
 # A refused body is read on up to here, so that its sender gets to see the answer and not a broken connection.
 _DRAIN: Final = 32 * MAX_BODY
 _MAX_TARGET: Final = 8_192
+_WITH_FORMS: Final = "/links/"
 _INT64_DIGITS: Final = 20
 _INT64_MIN: Final = -(2**63)
 _INT64_MAX: Final = 2**63 - 1
@@ -55,7 +56,9 @@ class _Gone(Exception):  # noqa: N818 - not an error: the client went away
 async def _checked_body(scope: Scope, receive: Receive) -> Receive:
     """Read the body, check it, and return a `receive` that replays it."""
     body = await _read(scope, receive)
-    if body:
+    if body and _is_form(scope):
+        check_form(body)
+    elif body:
         check_body(body)
     replayed = False
 
@@ -67,6 +70,18 @@ async def _checked_body(scope: Scope, receive: Receive) -> Receive:
         return {"type": "http.request", "body": body, "more_body": False}
 
     return replay
+
+
+def _is_form(scope: Scope) -> bool:
+    """Whether this is the form of a link's page, the one body that is not JSON."""
+    headers = cast("Iterable[tuple[bytes, bytes]]", scope["headers"])
+    kind = next((value for name, value in headers if name == b"content-type"), b"")
+    return str(scope["path"]).startswith(_WITH_FORMS) and is_form(kind.decode("latin-1"))
+
+
+def is_form(content_type: str) -> bool:
+    """Whether a browser's form was sent."""
+    return content_type.partition(";")[0].strip().lower() == "application/x-www-form-urlencoded"
 
 
 async def _read(scope: Scope, receive: Receive) -> bytes:
@@ -96,6 +111,16 @@ def check_target(path: str, query: bytes) -> None:
         raise InvalidInput("the address holds a NUL character")
     if len(path) + len(query) > _MAX_TARGET:
         raise InvalidInput(f"the address is longer than {_MAX_TARGET} characters")
+
+
+def check_form(body: bytes) -> None:
+    """Refuse a form that is not text, or that Postgres could not hold; raises Malformed, InvalidInput."""
+    try:
+        text = body.decode()
+    except UnicodeDecodeError:
+        raise _undecodable(body) from None
+    if "\x00" in text or "%00" in text:
+        raise InvalidInput("the body holds a NUL character")
 
 
 def check_body(body: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from html import escape
 from typing import Annotated
 from urllib.parse import parse_qs
@@ -12,11 +13,11 @@ from fastapi.security.http import HTTPAuthorizationCredentials
 from pydantic import ValidationError
 
 from orchestrator.core.canonical import canonical_json, redact
-from orchestrator.core.errors import KeyturnError
+from orchestrator.core.errors import InvalidInput, KeyturnError
 from orchestrator.service import links
-from orchestrator.service.context import Caller
 from orchestrator.store.db import Params
 from orchestrator.web.auth import BEARER, KEY_HEADER, Ctx
+from orchestrator.web.limits import is_form
 from orchestrator.web.parts import parts_of
 from orchestrator.web.problems import Malformed, status_of
 from orchestrator.wire import Decided, LinkDecision
@@ -31,6 +32,8 @@ _HEADERS = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
 }
+_FIELDS = {"justification", "key"}
+_TAKES = 'a link takes no body, a form, or {"justification": …} of at most 4000 characters'
 _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <meta name="robots" content="noindex"><title>Keyturn</title>
 <style>body{{font:16px/1.5 system-ui,sans-serif;max-width:42rem;margin:2rem auto;padding:0 1rem}}
@@ -39,31 +42,28 @@ label,input,button{{font:inherit;display:block;margin:.4rem 0}}input{{width:100%
 {content}</html>"""
 
 
-async def _credential(
-    request: Request,
-    bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)],
-    header: Annotated[str | None, Depends(KEY_HEADER)],
-) -> Caller | None:
-    """Whoever shows a credential of their own beside the link: in a header, or in the form of the page."""
-    key = bearer.credentials if bearer else header or (await _form(request)).get("key")
-    return await (await parts_of(request)).keyring.authenticate(key) if key else None
+async def _form(request: Request) -> Mapping[str, str] | None:
+    """The fields of the page's form; None when something else was sent."""
+    if not is_form(request.headers.get("content-type", "")):
+        return None
+    fields = parse_qs((await request.body()).decode(), keep_blank_values=True)
+    if not set(fields) <= _FIELDS:
+        raise Malformed(_TAKES)
+    return {name: values[-1] for name, values in fields.items()}
 
 
-async def _form(request: Request) -> dict[str, str]:
-    """The fields of the page's form, or of a JSON body."""
-    if request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
-        return {name: values[-1] for name, values in parse_qs((await request.body()).decode()).items()}
-    return {}
-
-
-async def _justification(request: Request) -> str:
+async def _justification(request: Request, form: Mapping[str, str] | None) -> str:
     content = await request.body()
     try:
+        if form is not None:
+            return LinkDecision(justification=form.get("justification", "")).justification
         return LinkDecision.model_validate_json(content).justification if content.strip() else ""
     except ValidationError as error:
-        raise Malformed('a link takes no body, a form, or {"justification": …}') from error
+        raise InvalidInput(_TAKES) from error
 
 
+# What scans messages asks by HEAD too.
+@router.head("/links/{token}", include_in_schema=False)
 @router.get("/links/{token}", response_class=HTMLResponse)
 async def look(ctx: Ctx, token: str) -> HTMLResponse:
     """What the link would decide. Looking changes nothing."""
@@ -79,17 +79,22 @@ async def decide(
     request: Request,
     ctx: Ctx,
     token: str,
-    who: Annotated[Caller | None, Depends(_credential)],
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)],
+    header: Annotated[str | None, Depends(KEY_HEADER)],
 ) -> Response | Decided:
-    """Decide by the link: once, and for a high risk only with the credential of the person it was made for."""
+    """Decide by the link: once, and for a high risk only with the credential of the person it was made for, in a header
+    or in the page's form.
+    """
     form = await _form(request)
-    if not form:
-        return await links.decide(ctx, token, await _justification(request), who)
     try:
-        decided = await links.decide(ctx, token, form.get("justification", ""), who)
+        key = bearer.credentials if bearer else header or (form or {}).get("key")
+        who = await (await parts_of(request)).keyring.authenticate(key) if key else None
+        decided = await links.decide(ctx, token, await _justification(request, form), who)
     except KeyturnError as error:
+        if form is None:
+            raise
         return _page(f"<h1>{escape(error.title)}</h1><p>{escape(error.detail)}</p>", status_of(error))
-    return _page(f"<h1>Done</h1><p>The request is {escape(decided.state)}.</p>")
+    return decided if form is None else _page(f"<h1>Done</h1><p>The request is {escape(decided.state)}.</p>")
 
 
 def _page(content: str, status: int = 200) -> HTMLResponse:

@@ -12,6 +12,7 @@ from uuid import uuid4
 
 from langchain_core.messages import AIMessage, AnyMessage
 from langchain_core.tools import tool
+from langgraph.errors import GraphInterrupt
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import add_messages
 from langgraph.prebuilt import InjectedState, ToolNode
@@ -116,6 +117,20 @@ async def call_nested(state: Any) -> State:
     return {"log": [await outer(state["trace"])]}
 
 
+RUNS: dict[str, int] = {}
+
+
+async def call_in_any_order(state: Any) -> State:
+    """Begins its two calls in another order each time it runs."""
+    RUNS[state["trace"]] = RUNS.get(state["trace"], 0) + 1
+    turned = -1 if RUNS[state["trace"]] % 2 else 1
+    amounts = [1.0, 2.0][::turned]
+    found = await asyncio.gather(*(pay(state["trace"], amount) for amount in amounts), return_exceptions=True)
+    if asking := next((one for one in found if isinstance(one, GraphInterrupt)), None):
+        raise asking
+    return {"log": [str(one) for one in found[::turned]]}
+
+
 async def score(state: Any) -> State:
     """Asks with whatever number the test gives as text."""
     decision = request_approval({"operation": "count"}, confidence=float(str(state.get("fail"))), on_reject="resume")
@@ -128,7 +143,7 @@ async def say(state: Any) -> State:
     return {"messages": [AIMessage("", tool_calls=numbered, id="turn")]}
 
 
-TOOLS = [pay.as_tool(), wipe, book, look, tune]
+TOOLS: list[Any] = [pay.as_tool(), wipe, book, look, tune]  # made by us, by LangChain, and by ToolNode itself
 run_tools = ToolNode(TOOLS)
 
 
@@ -168,6 +183,7 @@ direct = _one(call)
 twice = _one(call_twice)
 handled = _one(call_handled)
 unsteady = _one(call_unsteady)
+any_order = _one(call_in_any_order)
 nested_tools = _one(call_nested)
 numbers = _one(score)
 tool_node = _agent(tools, each=False)

@@ -15,13 +15,14 @@ from orchestrator.chores.message import Undeliverable, Undelivered
 from tests.chores.receivers import Answer, certificate, receiving
 
 DENIED = [
-    "0.0.0.0", "0.1.2.3",  # noqa: S104 nothing listens here
-    "10.0.0.1", "100.64.0.1", "127.0.0.1", "127.255.255.254", "169.254.169.254", "172.16.0.1",
-    "172.31.255.255", "192.0.0.1", "192.0.2.1", "192.88.99.1", "192.168.1.1", "198.18.0.1", "198.51.100.1",
-    "203.0.113.1", "224.0.0.1", "239.255.255.255", "240.0.0.1", "255.255.255.255", "168.63.129.16",
-    "::", "::1", "::7f00:1", "::ffff:127.0.0.1", "::ffff:8.8.8.8", "::ffff:0:8.8.8.8", "64:ff9b::7f00:1",
-    "64:ff9b::808:808", "64:ff9b:1::1", "100::1", "2001::1", "2001:db8::1", "2002:7f00:1::", "2002:808:808::1",
-    "fc00::1", "fd12:3456::1", "fe80::1", "fe80::1%eth0", "fec0::1", "ff02::1", "not an address", "",
+    "0.0.0.0",  # noqa: S104 nothing listens here
+    "0.1.2.3", "10.0.0.1", "100.64.0.1", "127.0.0.1", "127.255.255.254", "169.254.169.254",
+    "172.16.0.1", "172.31.255.255", "192.0.0.1", "192.0.2.1", "192.88.99.1", "192.168.1.1", "198.18.0.1",
+    "198.51.100.1", "203.0.113.1", "224.0.0.1", "239.255.255.255", "240.0.0.1", "255.255.255.255",
+    "168.63.129.16", "::", "::1", "::7f00:1", "::ffff:127.0.0.1", "::ffff:8.8.8.8", "::ffff:0:8.8.8.8",
+    "64:ff9b::7f00:1", "64:ff9b::808:808", "64:ff9b:1::1", "100::1", "2001::1", "2001:db8::1", "2002:7f00:1::",
+    "2002:808:808::1", "3fff::1", "4000::1", "5f00::1", "fc00::1", "fd12:3456::1", "fe80::1", "fe80::1%eth0",
+    "fec0::1", "ff02::1", "not an address", "",
 ]  # fmt: skip
 # With the switch on, one's own machine and network may be reached, and still nothing that hides or serves metadata.
 OWN = {"10.0.0.1", "100.64.0.1", "127.0.0.1", "127.255.255.254", "172.16.0.1", "172.31.255.255", "192.168.1.1", "::1",
@@ -97,6 +98,13 @@ async def test_the_connection_goes_to_the_address_and_the_name_stays_in_host() -
         (request,) = receiver.requests
         assert request.headers["host"] == f"hook.example.org:{receiver.port}"
         assert (request.path, request.body, request.headers["x-one"]) == ("/a%20b?c=d", b"x", "1")
+
+
+async def test_where_one_address_takes_no_connection_the_next_is_tried() -> None:
+    with receiving() as receiver:
+        client = GuardedHttp(allow_private=True, allow_http=True, resolver=resolver(["127.0.0.2", "127.0.0.1"]))
+        assert (await client.post(f"http://hook.example.org:{receiver.port}/", b"", {})).status == 200
+        assert len(receiver.requests) == 1
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

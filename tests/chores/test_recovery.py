@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
+from procrastinate.exceptions import AlreadyEnqueued
 
 from orchestrator.chores import app as chores
 from orchestrator.chores.notify import PAUSE
@@ -15,6 +16,14 @@ from orchestrator.store import notices
 from orchestrator.store.db import Database
 from tests.chores.receivers import Answer, mail_server, receiving
 from tests.chores.telling import ENVIRONMENT, GUARD, hook, mail, states, telling
+
+
+async def rescue_soon(database_url: str) -> None:
+    """Have the next worker look for what was lost, where that does not wait already: it is done every minute."""
+    app = chores.make_app(database_url)
+    async with app.open_async():
+        with contextlib.suppress(AlreadyEnqueued):
+            await app.configure_task(chores.RESCUE, queueing_lock=chores.RESCUE).defer_async(timestamp=0)
 
 
 async def test_a_job_of_a_dead_worker_is_put_back_and_its_message_sent(database_url: str, tmp_path: Path) -> None:
@@ -26,9 +35,7 @@ async def test_a_job_of_a_dead_worker_is_put_back_and_its_message_sent(database_
                 "UPDATE procrastinate.procrastinate_jobs SET status = 'doing'"
                 " WHERE task_name = 'keyturn:fan-out' RETURNING id"
             )
-            app = chores.make_app(database_url)
-            async with app.open_async():
-                await app.configure_task(chores.RESCUE).defer_async(timestamp=0)
+            await rescue_soon(database_url)
             async with told.keyturn.working():
 
                 async def sent() -> bool:
@@ -46,9 +53,7 @@ async def test_notices_and_deliveries_whose_jobs_are_gone_are_sent_all_the_same(
             told.later(-900)
             await told.notice("requested")
             await told.rows("DELETE FROM procrastinate.procrastinate_jobs RETURNING id")
-            app = chores.make_app(database_url)
-            async with app.open_async():
-                await app.configure_task(chores.RESCUE).defer_async(timestamp=0)
+            await rescue_soon(database_url)
             async with told.keyturn.working():
 
                 async def sent() -> bool:
@@ -178,3 +183,27 @@ async def test_what_waits_behind_a_failed_message_is_looked_at_when_that_is_due(
             assert await told.notifier.deliver(first["delivery_id"], "hook") is None
             # The second is woken as soon as the first has arrived.
             assert await told.jobs() == before + 1
+
+
+async def test_a_worker_repeats_a_failed_attempt_when_it_is_due_and_leaves_no_job_behind(
+    database_url: str, tmp_path: Path
+) -> None:
+    with receiving() as receiver:
+        async with telling(database_url, tmp_path, hook(receiver.url), ENVIRONMENT, notify_backoff_seconds=0.1) as told:
+            receiver.troubles = [Answer(status=500)]
+            async with told.keyturn.working():
+                await told.notice("requested")
+
+                async def sent() -> bool:
+                    return await states(told) == [("requested", "sent")]
+
+                await told.until(sent)
+
+                async def tidy() -> bool:
+                    return not await told.rows(
+                        "SELECT 1 FROM procrastinate.procrastinate_jobs WHERE queue_name = 'notifications'"
+                    )
+
+                await told.until(tidy)
+            assert len({one.headers["webhook-id"] for one in receiver.requests}) == 1
+            assert [row["attempts"] for row in await told.deliveries()] == [2]

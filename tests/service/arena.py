@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from orchestrator.core.errors import Refusal
-from orchestrator.service import acting, approvals, policies, timers, workflows
+from orchestrator.service import acting, approvals, breaking, policies, timers, workflows
 from orchestrator.service.context import Context
 from orchestrator.store import decisions
 from orchestrator.store.db import Connection, Database
@@ -190,7 +190,7 @@ class Arena:
 
     def break_glass(self, side: Side, row: Row, who: str = "cleo") -> Call:
         request = BreakGlassRequest(justification="it burns")
-        return lambda: acting.break_glass(side.ctx, caller(who), row["approval_id"], request)
+        return lambda: breaking.break_glass(side.ctx, caller(who), row["approval_id"], request)
 
     def cancel(self, side: Side, row: Row) -> Call:
         return lambda: workflows.cancel(side.ctx, self.keyturn.me, row["workflow_id"])

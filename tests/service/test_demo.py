@@ -24,6 +24,13 @@ _PROVED = (
     "The requester cannot approve their own request: 403.",
     "The second decider gets 409 and is told that tom decided.",
     "The 6000 rows are gone, the 2000 others are there.",
+    "The cto decides in the second stage, which is not open yet: 403.",
+    "It was escalated: fay of finance may fill the first stage too.",
+    "Exactly the amount changed, and the risk was judged again: high, now medium.",
+    "fay's vote was for the old amount and counts no more.",
+    "Who edited a request last cannot approve it: 403.",
+    "Two people approved it, one in each stage, neither of them rita, who asked, nor tom, who edited.",
+    "Exactly the corrected action ran, once: trip-7 is entered with 480.00 EUR.",
     "It happened exactly once: by its own log, version 1.0 was started once.",
     "The ill version was rolled back, and version 1.0 is healthy again.",
     "The deploy that ran meanwhile went on by itself: version 1.1 is healthy.",
@@ -77,7 +84,7 @@ def test_the_demo_proves_what_it_shows_and_leaves_nothing(folder: Path) -> None:
     assert "✗" not in said
     assert re.search(r"(worker-\d) \(pid \d+\) is killed with SIGKILL", said)
     assert re.search(r" ✓ worker-\d took over \d\.\d seconds after the kill", said)
-    assert re.search(r" ✓ The audit chains of [78] workflows verify: \d+ events computed again\.", said)
+    assert re.search(r" ✓ The audit chains of [89] workflows verify: \d+ events computed again\.", said)
     assert re.search(r"Timeline of “Deploy broken-2\.0” \(wf-\w+\): failed", said)
     applied = " ✓ Exactly that plan was applied, and nothing is left to change."
     skipped = "   Skipped: terraform is not installed on this machine."

@@ -301,7 +301,7 @@ async def test_what_has_just_begun_is_not_told_in_a_commit_of_its_own(keyturn: K
     workflow = await keyturn.submit("steps")
     (lease,) = await Claimer(keyturn.ctx, "tests", keyturn.catalog, 60.0, 1).claim(0, 0)
     ctx = keyturn.ctx
-    segment = Segment(ctx.db, lease, keyturn.catalog.get("steps"), ctx.governance.rules, "tests", ctx.clock)
+    segment = Segment(ctx.db, lease, keyturn.catalog.get("steps"), ctx.laws, "tests", ctx.clock)
     await segment.announce()
     page = await workflows.events_page(ctx, keyturn.me, workflow, 0, 10)
     assert [one.type for one in page.events] == ["workflow-submitted"]

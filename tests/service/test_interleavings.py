@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from orchestrator.core.errors import Refusal
-from orchestrator.service import acting, approvals, policies, workflows
+from orchestrator.service import approvals, breaking, policies, workflows
 from orchestrator.wire import BatchItem, BatchRequest, PolicyText, ReviewRequest, SubmitRequest
 from tests.faults.invariants import Row
 from tests.faults.target import Target
@@ -98,7 +98,7 @@ class Actor:
     async def review(self) -> Any:
         note = ReviewRequest(note="as it had to be")
         return await self._on_one(
-            lambda row: lambda: acting.review(self.side.ctx, caller("tara"), row["approval_id"], note)
+            lambda row: lambda: breaking.review(self.side.ctx, caller("tara"), row["approval_id"], note)
         )
 
     async def batch(self) -> None:

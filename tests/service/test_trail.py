@@ -5,26 +5,38 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from types import ModuleType
 from typing import Any
 
 import pytest
 
 from orchestrator.core.canonical import MASK, chain_hash
-from orchestrator.core.errors import IdempotencyConflict, InvalidInput, NotFound, SelfApproval
-from orchestrator.service import approvals, audit, explain, identity, workflows
+from orchestrator.core.errors import IdempotencyConflict, InvalidInput, NotFound, Refusal, SelfApproval, TokenWrongUser
+from orchestrator.core.model import Verdict
+from orchestrator.service import acting, approvals, audit, breaking, delegations, explain, identity, links, workflows
 from orchestrator.service.context import Caller, Context
+from orchestrator.service.deciding import Choice
 from orchestrator.store import events
 from orchestrator.wire import (
     AnswerRequest,
     ApproveRequest,
+    BatchItem,
+    BatchRequest,
+    BreakGlassRequest,
+    Decided,
+    DelegationRequest,
+    EditRequest,
     ExplainRequest,
     KeyRequest,
+    LinkRequest,
     PersonRequest,
     RejectRequest,
+    ReviewRequest,
     SubmitRequest,
     Verification,
     VoteRequest,
+    WithdrawRequest,
 )
 from tests.apps.dialect_graphs import CANARY, SECRETIVE
 from tests.harness import APPS, Keyturn, caller, running
@@ -181,6 +193,15 @@ class Spy:
     me: Caller
     workflow: str
     approval: str
+    delegation: str
+
+
+TOMORROW = datetime.now(UTC) + timedelta(days=1)
+
+
+async def done(deciding: Awaitable[list[Decided | Refusal]]) -> list[Decided | Refusal]:
+    """What of a stranger's batch was not simply not there."""
+    return [one for one in await deciding if not isinstance(one, NotFound)]
 
 
 async def findings(verifying: Awaitable[Verification]) -> list[str]:
@@ -201,6 +222,24 @@ NOT_FOUND: dict[str, USE] = {
     "approvals.reject": lambda spy: approvals.reject(spy.ctx, spy.me, spy.workflow, RejectRequest(reason="x")),
     "approvals.vote": lambda spy: approvals.vote(spy.ctx, spy.me, spy.approval, VoteRequest(verdict="approve")),
     "approvals.answer": lambda spy: approvals.answer(spy.ctx, spy.me, spy.approval, AnswerRequest(answer="x")),
+    "approvals.current": lambda spy: approvals.current(spy.ctx, spy.me, spy.approval),
+    "approvals.decide_held": lambda spy: approvals.decide_held(
+        spy.ctx, spy.me, spy.workflow, Choice(Verdict.APPROVE), None
+    ),
+    "acting.edit": lambda spy: acting.edit(spy.ctx, spy.me, spy.approval, EditRequest(action=RISKY)),
+    "acting.withdraw": lambda spy: acting.withdraw(spy.ctx, spy.me, spy.approval, WithdrawRequest()),
+    "acting.withdraw_workflow": lambda spy: acting.withdraw_workflow(spy.ctx, spy.me, spy.workflow, WithdrawRequest()),
+    "breaking.break_glass": lambda spy: breaking.break_glass(
+        spy.ctx, spy.me, spy.approval, BreakGlassRequest(justification="now")
+    ),
+    "breaking.review": lambda spy: breaking.review(spy.ctx, spy.me, spy.approval, ReviewRequest(note="fine")),
+    "delegations.create": lambda spy: delegations.create(
+        spy.ctx, spy.me, DelegationRequest(from_="tom", to="cleo", ends_at=TOMORROW)
+    ),
+    "delegations.revoke": lambda spy: delegations.revoke(spy.ctx, spy.me, spy.delegation),
+    "links.create": lambda spy: links.create(
+        spy.ctx, spy.me, spy.approval, LinkRequest(person="tara", verdict="approve"), ""
+    ),
     "explain.approval": lambda spy: explain.approval(spy.ctx, spy.me, spy.approval),
     "identity.create_key": lambda spy: identity.create_key(
         spy.ctx, spy.me, KeyRequest(person="tara", permissions=["read"])
@@ -209,6 +248,12 @@ NOT_FOUND: dict[str, USE] = {
 EMPTY: dict[str, USE] = {
     "workflows.page": lambda spy: workflows.page(spy.ctx, spy.me),
     "approvals.pending": lambda spy: approvals.pending(spy.ctx, spy.me),
+    "approvals.batch": lambda spy: done(
+        approvals.batch(
+            spy.ctx, spy.me, BatchRequest(decisions=[BatchItem(approval_id=spy.approval, verdict="approve")])
+        )
+    ),
+    "delegations.list_open": lambda spy: delegations.list_open(spy.ctx, spy.me),
     "identity.list_people": lambda spy: identity.list_people(spy.ctx, spy.me),
     "identity.list_keys": lambda spy: identity.list_keys(spy.ctx, spy.me),
     "audit.verify": lambda spy: findings(audit.verify(spy.ctx, spy.me, None, 1000)),
@@ -221,6 +266,7 @@ APART = {
     "identity.revoke_key",
     "audit.page",
     "audit.contains",
+    "links.decide",
 }
 
 
@@ -237,8 +283,11 @@ def use_cases(module: ModuleType) -> set[str]:
     }
 
 
+_MODULES = (workflows, approvals, acting, delegations, links, explain, identity, audit)
+
+
 def test_every_use_case_is_in_a_table_of_this_test() -> None:
-    found = {name for module in (workflows, approvals, explain, identity, audit) for name in use_cases(module)}
+    found = {name for module in _MODULES for name in use_cases(module)}
     assert found - {*NOT_FOUND, *EMPTY, *APART} == set()
 
 
@@ -247,7 +296,9 @@ async def test_nothing_of_another_namespace_can_be_seen_or_changed(keyturn: Keyt
         workflow = await keyturn.submit("governed", **RISKY)
         asked = await keyturn.asked(workflow)
         before = await keyturn.get(workflow)
-        spy = Spy(keyturn.ctx, caller("tara", "elsewhere", "act_as"), workflow, asked.approval_id)
+        away = DelegationRequest(to="cleo", ends_at=TOMORROW)
+        delegation = (await delegations.create(keyturn.ctx, caller("tom"), away)).delegation_id
+        spy = Spy(keyturn.ctx, caller("tara", "elsewhere", "act_as"), workflow, asked.approval_id, delegation)
         for use in NOT_FOUND.values():
             with pytest.raises(NotFound):
                 await use(spy)
@@ -255,7 +306,23 @@ async def test_nothing_of_another_namespace_can_be_seen_or_changed(keyturn: Keyt
             found = await use(spy)
             assert not list(getattr(found, "workflows", found)), name
         assert await keyturn.get(workflow) == before
+        (still,) = await delegations.list_open(keyturn.ctx, caller("tom"))
+        assert (still.delegation_id, still.revoked_at) == (delegation, None)
     assert "refused" not in await keyturn.types(workflow), "not even a trace is left in the other namespace's trail"
+
+
+async def test_a_link_is_of_no_use_to_the_same_person_of_another_namespace(keyturn: Keyturn) -> None:
+    async with keyturn.working():
+        workflow = await keyturn.submit("governed", **RISKY)
+        asked = await keyturn.asked(workflow)
+    request = LinkRequest(person="tara", verdict="approve")
+    made = await links.create(keyturn.ctx, caller("tara"), asked.approval_id, request, "")
+    token = made.url.rpartition("/")[2]
+    with pytest.raises(TokenWrongUser):
+        await links.decide(keyturn.ctx, token, "", caller("tara", "elsewhere", "act_as"))
+    assert (await keyturn.asked(workflow)).votes == []
+    assert "refused" not in await keyturn.types(workflow)
+    assert (await links.decide(keyturn.ctx, token, "", caller("tara"))).code == "resolved"
 
 
 async def test_people_keys_and_submissions_belong_to_their_namespace(keyturn: Keyturn) -> None:
@@ -265,6 +332,7 @@ async def test_people_keys_and_submissions_belong_to_their_namespace(keyturn: Ke
         await identity.revoke_key(ctx, stranger, key.key_id)
     assert (await identity.authenticate(ctx, key.key)).namespace == "default"
     await identity.put_person(ctx, stranger, PersonRequest(person="tara", roles=[]))
+    await identity.put_person(ctx, stranger, PersonRequest(person="lena", roles=["tech_lead"]))
     theirs = await workflows.submit(ctx, caller("tara", "elsewhere"), SubmitRequest(graph="governed", input=RISKY))
     async with keyturn.working():
         while (await workflows.get(ctx, stranger, theirs.workflow_id)).status != "waiting":
@@ -274,4 +342,4 @@ async def test_people_keys_and_submissions_belong_to_their_namespace(keyturn: Ke
     mine = [one for one in await identity.list_people(ctx, admin) if one.person == "tara"]
     assert list(mine[0].roles) == ["team_lead", "tech_lead"]
     told = await explain.action(ctx, stranger, ExplainRequest(action=RISKY))
-    assert list(told.can_decide) == []
+    assert list(told.can_decide) == ["lena"]

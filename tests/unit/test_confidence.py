@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator import sdk
 from orchestrator.config import load_confidence, load_governance
 from orchestrator.core.confidence import (
     DEFAULT_RULES,
@@ -22,6 +23,7 @@ from orchestrator.core.confidence import (
 )
 from orchestrator.core.errors import InvalidDocument, InvalidInput
 from orchestrator.core.model import Action, Adjustment, Level, Requester, Route
+from orchestrator.sdk.gate import confidence_payload
 
 CONFIG = Path(__file__).resolve().parents[2] / "config"
 SHIPPED = load_confidence(CONFIG)
@@ -136,6 +138,14 @@ def test_the_shipped_weights_and_thresholds_are_those_without_a_file(tmp_path: P
     assert load_governance(CONFIG).confidence == SHIPPED
 
 
+def test_graph_authors_compute_with_the_installations_file_and_are_adjusted_once() -> None:
+    found = sdk.calculate_confidence(FULL, action=Action("bulk_mail"), requester=ADMIN)
+    assert found == Confidence(100, (Adjustment("admin", 10), Adjustment("bulk", -10)), 100)
+    own = [{"name": "admin", "points": 10.0}, {"name": "bulk", "points": -10.0}]
+    assert confidence_payload(found) == {"confidence": 100, "adjustments": own}
+    assert [confidence_payload(one) for one in (None, 50, math.nan)] == [{}, {"confidence": 50}, {"confidence": 0}]
+
+
 # Failing closed
 
 
@@ -176,3 +186,16 @@ def test_an_adjustment_that_is_no_condition_is_refused_with_its_place() -> None:
     (problem,) = refused.value.problems
     assert problem.startswith("f:3: adjustments[0].when: ")
     assert "undeclared reference" in problem
+
+
+def test_the_example_in_the_documents_works_out_as_told() -> None:
+    page = (CONFIG.parent / "docs" / "tools.md").read_text(encoding="utf-8")
+    text = page.partition("## confidence.yaml")[2].partition("```yaml\n")[2].partition("```")[0]
+    config = ConfidenceRules.load(text, "docs/tools.md")
+    assert (config.weights, config.thresholds) == (SHIPPED.weights, SHIPPED.thresholds)
+    assert [rule.adjustment for rule in config.rules] == [rule.adjustment for rule in SHIPPED.rules]
+    factors = {"intent_clarity": 95, "argument_completeness": 90, "past_success": 80, "context_quality": 70}
+    action = Action("refund", estimated_cost=1500)
+    found = calculate_confidence(factors, action=action, requester=ADMIN, config=config)
+    assert (found.base, found.score) == (88, 83)
+    assert route(Level.LOW, True, found.score, True, auto_threshold=90, quick_threshold=50).route is Route.QUICK

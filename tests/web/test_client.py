@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import time
 
 import pytest
@@ -73,6 +74,17 @@ async def test_the_sync_client_does_the_same(edge: Edge, keyturn: harness.Keytur
 
     async with keyturn.working():
         assert (await asyncio.to_thread(life))[-1] == "workflow-completed"
+
+
+def test_both_clients_have_the_same_methods_with_the_same_arguments() -> None:
+    def taken(client: type[Keyturn | AsyncKeyturn]) -> dict[str, list[tuple[str, object]]]:
+        methods = {name: found for name, found in vars(client).items() if not name.startswith("_")}
+        return {
+            name: [(one.name, one.default) for one in inspect.signature(found).parameters.values()]
+            for name, found in methods.items()
+        }
+
+    assert taken(Keyturn) == taken(AsyncKeyturn)
 
 
 async def test_waiting_ends_at_its_time(edge: Edge, keyturn: harness.Keyturn) -> None:

@@ -111,6 +111,7 @@ async def test_one_command_serves_survives_and_stops(data_dir: Path) -> None:
         assert f"{data_dir} is already in use by another Keyturn (pid {one.process.pid})" in complaint.decode()
 
         owner = one.client()
+        await owner.put_person("tara", roles=["tech_lead"])
         waiting = await owner.submit("governed", {"operation": "deploy", "environment": "production"})
         assert (await owner.wait(waiting.workflow_id, 20, until="settled")).status == "waiting"
 
@@ -120,7 +121,6 @@ async def test_one_command_serves_survives_and_stops(data_dir: Path) -> None:
         async with asyncio.timeout(30):
             while not (await owner.ready()).ready or one.postmaster == postmaster:
                 assert one.process.returncode is None
-        await owner.put_person("tara", roles=["tech_lead"])
         made = await owner.create_key("tara", ["read", "decide"])
         tara = one.client(made.key)
         assert (await tara.approve(waiting.workflow_id, "go")).code == "resolved"

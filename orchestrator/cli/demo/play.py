@@ -22,6 +22,7 @@ PEOPLE: Final[Mapping[str, tuple[str, ...]]] = {
     "tom": ("team_lead",),
     "tara": ("team_lead", "tech_lead"),
     "cleo": ("cto",),
+    "fay": ("finance",),
 }
 _WORK: Final[tuple[Permission, ...]] = ("submit", "read", "decide")
 WAIT_SECONDS: Final = 45.0

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
-from orchestrator.cli.demo import operations, outages, proof
+from orchestrator.cli.demo import operations, outages, proof, several
 from orchestrator.cli.demo.children import DemoFailed
 from orchestrator.cli.demo.play import PEOPLE, Play, cast_of
 from orchestrator.cli.demo.stage import Stage
@@ -94,6 +94,7 @@ def _play(teller: Teller, stage: Stage) -> None:
         operations.vacuum(play)
         operations.purge(play)
         operations.terraform(play)
+        several.expense(play)
         outages.worker_killed(play)
         outages.rolled_back(play)
         question = outages.postgres_killed(play)

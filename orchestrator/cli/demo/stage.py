@@ -142,8 +142,9 @@ class Stage:
         kept = {name: value for name, value in os.environ.items() if not name.startswith((ENV_PREFIX, "PG"))}
         own = {
             "DATABASE_URL": self.postgres.url,
-            # Runbooks name their databases; `local` is this one.
+            # Runbooks and tools name their databases; these are this one.
             "CONNECTION_LOCAL": self.postgres.url,
+            "CONNECTION_EXPENSES": self.postgres.url,
             "DATA_DIR": str(self.data_dir),
             "CONFIG_DIR": str(self.config_dir),
             "MIGRATIONS_DIR": str(find_migrations(self.folder)),

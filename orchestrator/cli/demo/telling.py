@@ -21,7 +21,8 @@ _LONGEST_NOTE: Final = 90
 _INDENT: Final = 3
 # What of an event's data helps to read a timeline, in this order.
 _NOTED: Final = (
-    "node", "attempt", "risk_level", "route", "verdict", "justification", "answer", "state", "code", "detail", "reason",
+    "node", "attempt", "risk_level", "route", "verdict", "justification", "answer", "to", "state", "code", "detail",
+    "reason",
 )  # fmt: skip
 
 
