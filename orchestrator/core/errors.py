@@ -218,18 +218,11 @@ class TokenInvalid(Refusal):
     title = "Not a link of ours"
 
 
-class TokenExpired(Refusal):
-    """A link whose time has passed."""
-
-    code = "token_expired"
-    title = "The link has expired"
-
-
 class Expired(Refusal):
-    """The request was not answered in time (rule 11)."""
+    """The request was not answered in time (rule 11), or a link not used (rule 18)."""
 
     code = "expired"
-    title = "The request has expired"
+    title = "Too late"
 
 
 class JustificationRequired(Refusal):

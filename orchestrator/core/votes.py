@@ -134,8 +134,8 @@ def check_vote(
     """Whether `vote` may be added to `votes`, at `now`.
 
     `digest` is the one the voter says they saw, when they say so. Refusals, in this order: AnswerInvalid (a question
-    takes no votes), Expired, AlreadyResolved, StaleRevision, SelfApproval, PrincipalAlreadyCounted,
-    PersonAlreadyCounted, NotEligible, StageNotOpen, VoteFinal, DigestMismatch, JustificationRequired. A replay of one's
+    takes no votes), Expired, AlreadyResolved, StaleRevision, SelfApproval, PersonAlreadyCounted,
+    PrincipalAlreadyCounted, NotEligible, StageNotOpen, VoteFinal, DigestMismatch, JustificationRequired. A replay of one's
     own vote is no refusal, also when the approval has ended meanwhile.
     """
     if view.kind is Kind.QUESTION:

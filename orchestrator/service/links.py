@@ -14,7 +14,7 @@ import jwt
 
 from orchestrator.chores.message import Link as MessageLink
 from orchestrator.chores.message import Links
-from orchestrator.core.errors import NotFound, TokenExpired, TokenInvalid, TokenWrongUser
+from orchestrator.core.errors import Expired, NotFound, TokenInvalid, TokenWrongUser
 from orchestrator.core.model import Level, Verdict
 from orchestrator.service import approvals as decided_by
 from orchestrator.service.approvals import current
@@ -92,13 +92,13 @@ def maker(ctx: Context, public_address: str) -> Links:
 
 
 async def read(ctx: Context, token: str) -> Link:
-    """What a link says. TokenInvalid when it was not made here, TokenExpired once its time has passed."""
+    """What a link says. TokenInvalid when it was not made here, Expired once its time has passed."""
     link = _link(await _claims(ctx, token))
     async with ctx.db.connection() as conn:
         now = await workflows.present(conn, ctx.clock())
     if now >= link.expires_at:
         detail = f"the link expired at {link.expires_at.isoformat()}; open the request instead"
-        raise TokenExpired(detail, expired_at=link.expires_at.isoformat())
+        raise Expired(detail, expired_at=link.expires_at.isoformat())
     return link
 
 
@@ -144,7 +144,7 @@ def needs_credential(row: Params) -> bool:
 async def decide(ctx: Context, token: str, justification: str, caller: Caller | None) -> Decided:
     """Decide by a link. `caller` is whoever showed a credential with it, if anybody did.
 
-    TokenWrongUser, TokenUsed, TokenExpired, TokenInvalid, and the refusals of a vote.
+    TokenWrongUser, TokenUsed, Expired, TokenInvalid, and the refusals of a vote.
     """
     link = await read(ctx, token)
     row = await current(ctx, link.caller, link.approval_id)

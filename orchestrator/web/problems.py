@@ -55,7 +55,6 @@ STATUS: Final[Mapping[str, HTTPStatus]] = {
     "expired": HTTPStatus.GONE,
     "approval_lapsed": HTTPStatus.GONE,
     "token_used": HTTPStatus.GONE,
-    "token_expired": HTTPStatus.GONE,
     "too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     "invalid_input": HTTPStatus.UNPROCESSABLE_ENTITY,
     "invalid_document": HTTPStatus.UNPROCESSABLE_ENTITY,

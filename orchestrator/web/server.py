@@ -80,7 +80,8 @@ class AddressInUse(Fault):
 def bind(host: str, port: int) -> socket.socket:
     """A socket bound to the address, port 0 for any free one; raises AddressInUse."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # With the protocol named, asyncio sends small answers at once; without, they wait for the client's acknowledgement.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         # Windows takes SO_REUSEADDR for leave to share the port with another process.
         option = "SO_EXCLUSIVEADDRUSE" if sys.platform == "win32" else "SO_REUSEADDR"

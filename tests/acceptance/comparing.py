@@ -17,7 +17,6 @@ RESUMES = {"approved", "answered"}
 CANCELS = {"rejected", "expired", "withdrawn", "cancelled"}
 # What a verb answers, as scenarios may call it too.
 _CODES = {
-    ("link_post", "token_expired"): {"expired"}, ("link_get", "token_expired"): {"expired"},
     ("break_glass", "resolved"): {"break_glass"}, ("edit", "revised"): {"edited"},
 }  # fmt: skip
 _QUORUM = {"quorum", "slots", "missing_slots", "approvals", "votes", "stages"}

@@ -150,7 +150,7 @@ async def test_a_link_is_for_one_person_and_one_revision(team: Team, browser: ht
 async def test_a_link_expires_and_only_our_own_signature_counts(team: Team, browser: httpx.AsyncClient) -> None:
     one = await team.asked(MEDIUM)
     late = await linked(team, one, ttl_seconds=0.001)
-    assert refusal(await browser.post(late)) == (410, "token_expired")
+    assert refusal(await browser.post(late)) == (410, "expired")
     assert (await browser.get(late)).status_code == 410
     good = (await linked(team, one)).removeprefix("/links/")
     claims = jwt.decode(good, options={"verify_signature": False})
