@@ -259,8 +259,8 @@ class Adjustment:
 
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """One person's verdict on one revision, with the roles they held when it was counted. `since` is when they first had
-    a vote on it, where they changed their mind: a slot that is closed to newcomers stays open to them.
+    """One person's verdict on one revision, with the roles they held when it was counted. `since` is when they first
+    had a vote on it, where they changed their mind: a slot that is closed to newcomers stays open to them.
     """
 
     voter: str

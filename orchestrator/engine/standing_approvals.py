@@ -80,8 +80,8 @@ def _by_people(row: Params) -> bool:
 def frozen_error(until: datetime, approval_ids: Sequence[str]) -> Frozen:
     """The refusal while a freeze lasts."""
     detail = (
-        f"a freeze holds what was approved until {until.isoformat()}; it runs by itself then, unless the approval lapses"
-        " before"
+        f"a freeze holds what was approved until {until.isoformat()}; it runs by itself then, unless the approval"
+        " lapses before"
     )
     return Frozen(detail, until=until.isoformat(), approval_ids=list(approval_ids))
 

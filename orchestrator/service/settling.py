@@ -16,7 +16,7 @@ from orchestrator.core.policy import Terms, stricter, terms_for
 from orchestrator.core.votes import CLOCK, Identity
 from orchestrator.service.context import Caller, Context
 from orchestrator.service.deciding import Choice, Deciding, judge
-from orchestrator.store import approvals, decisions, events, people, workflows
+from orchestrator.store import approvals, decisions, effects, events, people, workflows
 from orchestrator.store.db import Connection, Params
 from orchestrator.store.decisions import Written
 from orchestrator.store.events import CANCEL_CHANNEL, EVENTS_CHANNEL, READY_CHANNEL, Event
@@ -58,8 +58,9 @@ async def _one(ctx: Context, namespace: str, workflow_id: str) -> Deciding | Non
 
 async def _settled(ctx: Context, conn: Connection, deciding: Deciding, row: Params) -> bool:
     if row["state"] == ApprovalState.APPROVED:
-        idle = deciding.workflow["status"] == Status.READY
-        if not (idle and passed(row["wake_at"], deciding.now)):
+        late = deciding.workflow["status"] == Status.READY and passed(row["wake_at"], deciding.now)
+        # What may have run under it is looked at however late.
+        if not late or await effects.in_doubt(conn, row["approval_id"]):
             return False
         await _lapse(ctx, conn, deciding, row)
         return True

@@ -64,6 +64,15 @@ SELECT a.approval_id FROM keyturn.effects e JOIN keyturn.approvals a USING (appr
 """
 
 
+# Whether what ran under an approval may have happened: it began, and nothing tells how it ended.
+IN_DOUBT = "SELECT FROM keyturn.effects WHERE approval_id = %(approval)s AND state = 'started'"
+
+
+async def in_doubt(conn: Connection, approval_id: str) -> bool:
+    """Whether an effect that was begun under this approval may have happened."""
+    return await (await conn.execute(IN_DOUBT, {"approval": approval_id})).fetchone() is not None
+
+
 async def late(conn: Connection, key: str, now: datetime | None) -> str | None:
     """The lapsed approval of an effect; None when it is good, or the effect has none."""
     found = await (await conn.execute(LATE, {"key": key, "now": now})).fetchone()

@@ -39,10 +39,11 @@ SELECT workflow_id, namespace, graph, graph_version, title, case_id, mode, 'read
 # Claims without progress that make a workflow one that may be what kills workers.
 SUSPECT_AFTER: Final = 2
 
-# Claim what is due: ready, or running under a lease that ran out, with its decisions that no commit contains yet, and
-# those behind which nothing has run so far (what is bound to an effect is looked at where that begins); of those that may be what kills workers, a worker has
+# Claim what is due: ready, or running under a lease that ran out; of those that may be what kills workers, a worker has
 # one at a time. A row is locked as it is now, but its decisions are read as of the beginning of the statement: where
-# anything happened to it in between, which its epoch or its events tell, it is left for the next claim.
+# anything happened to it in between, which its epoch or its events tell, it is left for the next claim. Read are the
+# decisions that no commit contains yet, and the approvals behind which nothing has run; what may have run under an
+# approval while that was good is looked at however late.
 CLAIM = """
 WITH clock AS (SELECT coalesce(%(now)s::timestamptz, now()) AS now),
 ready AS (
@@ -91,9 +92,13 @@ RETURNING w.workflow_id, w.namespace, w.graph, w.graph_version, w.epoch, w.attem
                 'kind', a.kind, 'dialect', a.dialect, 'payload', a.payload, 'allowed', a.allowed,
                 'action', a.action, 'digest', a.digest, 'asked_digest', a.asked_digest, 'revision', a.revision,
                 'volatile_fields', a.volatile_fields, 'decision', a.decision, 'state', a.state,
-                'lapsed', a.state = 'approved' AND a.lapses_at <= clock.now, 'policy', a.policy, 'flags', a.flags,
-                'freeze', a.terms -> 'freeze', 'recheck', a.terms -> 'recheck_at_execution',
-                'delivered', a.delivered_at IS NOT NULL)
+                'lapsed', a.state = 'approved' AND a.lapses_at <= clock.now
+                          AND NOT EXISTS (SELECT FROM keyturn.effects e
+                                           WHERE e.approval_id = a.approval_id AND e.state = 'started'),
+                'policy', a.policy, 'flags', a.flags, 'freeze', a.terms -> 'freeze',
+                'recheck', (a.terms ->> 'recheck_at_execution')::boolean
+                           AND NOT EXISTS (SELECT FROM keyturn.effects e
+                                            WHERE e.approval_id = a.approval_id AND e.state = 'started'))
               ORDER BY a.interrupt_id, a.item)
        FROM keyturn.approvals a
       WHERE a.workflow_id = w.workflow_id

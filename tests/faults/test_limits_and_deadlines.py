@@ -76,3 +76,19 @@ async def test_a_total_time_out_ends_a_workflow_that_is_ready_running_or_waiting
     assert [call.key.split(":")[1] for call in farm.target.calls_of(running)] == ["first", "second"]
     assert [call.key.split(":")[1] for call in farm.target.calls_of(blocking)] == ["block"]
     await farm.check()
+
+
+async def test_what_may_have_run_under_an_approval_is_looked_at_also_once_it_has_lapsed(farm: Farm) -> None:
+    doomed = farm.doomed()
+    workflow = await farm.submit("bound", **RISKY)
+    await farm.keyturn.asked(workflow)
+    farm.target.hold("it-called")
+    await farm.keyturn.approve(workflow)
+    await farm.target.until("at it-called")
+    await doomed.kill()
+    async with farm.keyturn.ctx.db.connection() as conn:
+        await conn.execute("UPDATE keyturn.approvals SET lapses_at = now() - interval '1 minute'")
+    farm.target.release("it-called")
+    farm.worker()
+    await farm.completed(workflow)
+    await farm.check()

@@ -52,7 +52,7 @@ def _in_order(row: Row, told: Sequence[Row]) -> Iterator[str]:
             # A freeze holds what is approved, until somebody breaks the glass.
             if ended and BREAK_GLASS not in row["flags"]:
                 yield f"I5 {name}: decided again at event {event['seq']}"
-            if body["revision"] != revision:
+            if body.get("revision", revision) != revision:
                 yield f"I3 {name}: decided at revision {body['revision']}, and {revision} was open"
             ended = True
         elif kind in _WHILE_OPEN and not body.get("replayed"):
