@@ -135,8 +135,8 @@ def check_vote(
 
     `digest` is the one the voter says they saw, when they say so. Refusals, in this order: AnswerInvalid (a question
     takes no votes), Expired, AlreadyResolved, StaleRevision, SelfApproval, PersonAlreadyCounted,
-    PrincipalAlreadyCounted, NotEligible, StageNotOpen, VoteFinal, DigestMismatch, JustificationRequired. A replay of one's
-    own vote is no refusal, also when the approval has ended meanwhile.
+    PrincipalAlreadyCounted, NotEligible, StageNotOpen, VoteFinal, DigestMismatch, JustificationRequired. A replay of
+    one's own vote is no refusal, also when the approval has ended meanwhile.
     """
     if view.kind is Kind.QUESTION:
         raise AnswerInvalid("this is a question: send an answer, not an approval or a rejection")
