@@ -18,6 +18,8 @@ MAX_DEPTH = 64
 # A secret of fewer characters is hidden only where it stands in quotes: it may be part of any word.
 _SHORTEST = 4
 _SECRET = re.compile(r"password|passwd|token|secret|api[_-]?key|authorization|private[_-]?key", re.IGNORECASE)
+# What comes before the credential in the value of an Authorization header.
+_SCHEME = re.compile(r"(?:basic|bearer|token|apikey) +(?=\S)", re.IGNORECASE)
 # An ASCII text in which the pattern above matches contains one of these, in small or capital letters.
 _HINTS = ("passw", "token", "secret", "api", "authorization", "private")
 
@@ -76,6 +78,10 @@ class Redactor:
         """A copy of a JSON value with secrets replaced by a mask, also where one of its texts repeats them."""
         return self._walk(value, 0, self._secrets(value, 0, hidden=False))
 
+    def beside(self, value: object, others: object) -> object:
+        """The same, also where a text of it repeats a secret of `others`: what was edited may quote what it was."""
+        return self._walk(value, 0, self._secrets([value, others], 0, hidden=False))
+
     def text(self, value: object) -> str:
         """The canonical JSON of a value with its secrets masked, as calling this and then `canonical_json` gives it."""
         try:
@@ -105,7 +111,7 @@ class Redactor:
         elif isinstance(value, list | tuple):
             below = [(item, hidden) for item in cast("Sequence[object]", value)]
         else:
-            return {value} if hidden and isinstance(value, str) and value else set()
+            return {value, value[_after_scheme(value) :]} if hidden and isinstance(value, str) and value else set()
         return {secret for item, inside in below for secret in self._secrets(item, depth + 1, hidden=inside)}
 
     def _walk(self, value: object, depth: int, secrets: set[str]) -> object:
@@ -124,6 +130,11 @@ class Redactor:
         return _hidden(value, secrets) if secrets and isinstance(value, str) else value
 
 
+def _after_scheme(value: str) -> int:
+    found = _SCHEME.match(value)
+    return found.end() if found else 0
+
+
 def _hidden(text: str, secrets: set[str]) -> str:
     """`text` without any of `secrets`, as they are or as JSON writes them."""
     for secret in sorted(secrets, key=len, reverse=True):
@@ -138,9 +149,12 @@ def _hidden(text: str, secrets: set[str]) -> str:
 redact = Redactor()
 
 
-def restored(given: object, real: object) -> object:
-    """`given` with `real`'s values where it has their masks: what was read with its secrets hidden can be sent back."""
-    return _restored(given, real, redact(real))
+def restored(given: object, real: object, others: object = None) -> object:
+    """`given` with `real`'s values where it has their masks: what was read with its secrets hidden can be sent back.
+
+    `others` hold more secrets that were hidden in it.
+    """
+    return _restored(given, real, redact.beside(real, others))
 
 
 def _restored(given: object, real: object, shown: object) -> object:

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TypeVar
 
+from orchestrator.core.canonical import redact
 from orchestrator.core.errors import AlreadyExecuted, ApprovalLapsed, DigestMismatch, LeaseLost, Refusal
 from orchestrator.core.freezes import freeze_from_json, frozen_until
 from orchestrator.core.model import BREAK_GLASS
@@ -31,6 +32,8 @@ class SegmentHost:
         epoch: int,
         clock: Clock,
         book: Callable[[], Awaitable[PolicyBook]],
+        *,
+        secrets: object = None,
     ) -> None:
         self._db = db
         self._namespace = namespace
@@ -38,6 +41,7 @@ class SegmentHost:
         self._epoch = epoch
         self._clock = clock
         self._book = book
+        self._secrets = secrets
         self._loop = asyncio.get_running_loop()
 
     @property
@@ -103,8 +107,9 @@ class SegmentHost:
         await self._fenced(lambda conn: effects.finish(conn, key, result, self._clock()))
 
     async def fail_effect(self, key: str, error: str) -> None:
-        """Record that the body raised."""
-        await self._fenced(lambda conn: effects.fail(conn, key, error))
+        """Record that the body raised, without the secrets that the segment was given (rule 25)."""
+        told = redact.hide(error, self._secrets)
+        await self._fenced(lambda conn: effects.fail(conn, key, told))
 
     async def _fenced(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         """Run `work` in a transaction that proves the lease first; try again while the database is away."""

@@ -111,9 +111,10 @@ class Segment:
         """
         token = current_host.set(
             SegmentHost(
-                self._db, self.lease.namespace, self.lease.workflow_id, self.lease.epoch, self._clock, self._book
+                self._db, self.lease.namespace, self.lease.workflow_id, self.lease.epoch, self._clock, self._book,
+                secrets=self._secrets,
             )
-        )
+        )  # fmt: skip
         try:
             end = await self._run()
         except (LeaseLost, Unavailable):
@@ -249,11 +250,11 @@ class Segment:
         if isinstance(error, GraphRecursionError):
             code = "recursion_limit"
         detail = error.detail if isinstance(error, KeyturnError) else f"{type(error).__name__}: {error}"
-        # What a graph raises may repeat the secrets it was given (rule 25).
-        told = redact.hide(detail, self.lease.input)[:_MAX_DETAIL]
+        # What a graph raises may repeat the secrets it was given, by its input or by what was approved (rule 25).
+        told = redact.hide(detail, self._secrets)[:_MAX_DETAIL]
         body: dict[str, object] = {"code": code, "detail": to_json(told)}
         if notes := getattr(error, "__notes__", None):
-            body["where"] = to_json(redact.hide(str(notes[0]), self.lease.input)[:200])
+            body["where"] = to_json(redact.hide(str(notes[0]), self._secrets)[:200])
         if isinstance(error, KeyturnError):
             body |= {key: to_json(value) for key, value in error.facts.items()}
         ended, became = standing_approvals.ended_by(error)
@@ -267,6 +268,11 @@ class Segment:
         return End(Status.READY, reason=error.code, run_at=until, events=[told])
 
     # Commits
+
+    @property
+    def _secrets(self) -> list[object]:
+        """What holds the secrets that the graph was given: its input and what was approved."""
+        return [self.lease.input, *(one.settled.action for one in self.lease.decided)]
 
     @property
     def _actor(self) -> str:

@@ -98,14 +98,15 @@ async def edit(ctx: Context, caller: Caller, approval_id: str, request: EditRequ
         whole |= {
             **columns, "state": ApprovalState.PENDING, "revision": whole["revision"] + 1, "action": after.to_json(),
             # Whatever was said of the action was said of another one.
-            "description": redact.hide(described(after), after.to_json()),
+            "description": redact.hide(described(after), [before.to_json(), after.to_json(), whole["payload"]]),
             "asked": {**kept, "action": first}, "last_editor": caller.person,
             "asked_digest": digest(first, judged.terms.volatile_fields), "escalated_at": None,
         }  # fmt: skip
         row |= {name: whole[name] for name in ("revision", "digest", "requirement", "expires_at", "last_editor")}
         whole["tally"] = resolve(view_of(row), deciding.asked.votes(row), deciding.now).tally.to_json()
         await approvals.put(conn, whole)
-        await _tell_edited(ctx, conn, deciding, whole, differences, request.justification)
+        why = redact.hide(said(request.justification, whole), before.to_json())
+        await _tell_edited(ctx, conn, deciding, whole, differences, why)
         code: Code = "revised"
         if columns["decision"] is not None:
             code = await _decided_by_policy(conn, deciding, row, columns)
@@ -114,6 +115,11 @@ async def edit(ctx: Context, caller: Caller, approval_id: str, request: EditRequ
             **told.model_dump(), revision=whole["revision"], digest=whole["digest"], risk_level=whole["risk_level"],
             changes=differences,
         )  # fmt: skip
+
+
+def said(text: str, whole: Params) -> str:
+    """What somebody says of a request, without the secrets in it."""
+    return redact.hide(text, [whole["action"], whole["payload"]])
 
 
 def _check_editor(deciding: Deciding, row: Params, vote: Vote) -> None:
@@ -133,7 +139,7 @@ def _edited(whole: Params, before: Action, given: Mapping[str, object]) -> Actio
         detail = "whoever asked does not take an edited action; reject it with what should change, or submit it anew"
         raise NotEditable(detail, approval_id=whole["approval_id"])
     real = before.to_json()
-    after = action_from(cast("Mapping[str, object]", restored(given, real)))
+    after = action_from(cast("Mapping[str, object]", restored(given, real, whole["payload"])))
     if MASK in canonical_json(after.to_json()) and MASK not in canonical_json(real):
         detail = f"{MASK} stands for a value that is not shown; leave such a field where it was, or give its new value"
         raise InvalidInput(detail)
@@ -166,7 +172,7 @@ async def _tell_edited(
     facts: dict[str, object] = {
         "request_id": whole["approval_id"], "revision": whole["revision"], "digest": whole["digest"],
         "risk_level": whole["risk_level"], "route": whole["route"], "policy": whole["policy"],
-        "changes": differences, "justification": why, "action": whole["action"],
+        "changes": differences, "justification": why, "action": redact.beside(whole["action"], whole["payload"]),
     }  # fmt: skip
     told = Event("approval-revised", deciding.caller.person, facts)
     await events.append(conn, whole["workflow_id"], [told], ctx.clock())
@@ -192,7 +198,7 @@ async def write_behind(conn: Connection, deciding: Deciding, written: Written) -
 
 async def withdraw(ctx: Context, caller: Caller, approval_id: str, request: WithdrawRequest) -> Decided:
     """End one's own request, and its workflow with it (rule 13)."""
-    async with held(ctx, caller, approval_id, "withdraw") as (conn, deciding, _whole):
+    async with held(ctx, caller, approval_id, "withdraw") as (conn, deciding, whole):
         caller.need("submit")
         row = deciding.row(approval_id)
         if caller.person not in (row["requester"], row["on_behalf_of"]):
@@ -202,7 +208,7 @@ async def withdraw(ctx: Context, caller: Caller, approval_id: str, request: With
             raise NotOwner(detail, requester=row["requester"])
         check_open(view_of(row), vote_of(deciding, row, None), deciding.now)
         written = Written(approval_id)
-        decision = {"verdict": "withdraw", "by": [caller.person], "note": request.reason}
+        decision = {"verdict": "withdraw", "by": [caller.person], "note": said(request.reason, whole)}
         deciding.resolved(row, ApprovalState.WITHDRAWN, Identity(caller.person), decision, written)
         await write_behind(conn, deciding, written)
         return deciding.told(row, "withdrawn")

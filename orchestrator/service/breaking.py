@@ -18,7 +18,7 @@ from orchestrator.core.freezes import frozen_until
 from orchestrator.core.model import BREAK_GLASS, ApprovalState, Slot, Status
 from orchestrator.core.policy import Terms
 from orchestrator.core.votes import Identity, check_open, first_stage, selves_of, unfilled
-from orchestrator.service.acting import held, vote_of, write_behind
+from orchestrator.service.acting import held, said, vote_of, write_behind
 from orchestrator.service.context import Caller, Context
 from orchestrator.service.deciding import Deciding
 from orchestrator.store import approvals, events, workflows
@@ -47,14 +47,15 @@ async def break_glass(ctx: Context, caller: Caller, approval_id: str, request: B
         missing = () if approved else unfilled(view_of(row), deciding.asked.votes(row))
         # What was in the way: a freeze, and a place in a slot for each time its roles are named.
         places = [" or ".join(sorted(slot.roles)) for slot in missing for _ in range(slot.count)]
-        await _broken(ctx, conn, deciding, whole, request.justification, [*(["freeze"] if frozen else []), *places])
+        why = said(request.justification, whole)
+        await _broken(ctx, conn, deciding, whole, why, [*(["freeze"] if frozen else []), *places])
         if deciding.tells:
-            await _tell_skipped(ctx, conn, deciding, whole, request.justification, missing)
+            await _tell_skipped(ctx, conn, deciding, whole, why, missing)
         if approved:
             await _run_now(ctx, conn, deciding)
         else:
             written = Written(approval_id)
-            decision = {"verdict": "approve", "by": [caller.person], "note": request.justification}
+            decision = {"verdict": "approve", "by": [caller.person], "note": why}
             deciding.resolved(row, ApprovalState.APPROVED, Identity(caller.person), decision, written)
             await write_behind(conn, deciding, written)
         return deciding.told(row, "resolved")
@@ -159,6 +160,10 @@ async def review(ctx: Context, caller: Caller, approval_id: str, request: Review
         if whole["reviewed_at"] is not None:
             return deciding.told(row, "replayed")
         await approvals.put(conn, {**whole, "reviewed_by": caller.person, "reviewed_at": deciding.now})
-        told: dict[str, object] = {"request_id": approval_id, "note": request.note, "person": whole["broken_by"]}
+        told: dict[str, object] = {
+            "request_id": approval_id,
+            "note": said(request.note, whole),
+            "person": whole["broken_by"],
+        }
         await events.append(conn, whole["workflow_id"], [Event("review-done", caller.person, told)], ctx.clock())
         return deciding.told(row, "reviewed")

@@ -6,10 +6,11 @@ What is read is of one moment, and it is written only if the workflow has not ch
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal, cast
 
+from orchestrator.core.canonical import redact
 from orchestrator.core.deadlines import passed
 from orchestrator.core.errors import (
     AlreadyResolved,
@@ -89,7 +90,7 @@ async def judge(ctx: Context, conn: Connection | None, caller: Caller, workflow_
 
     NotFound when the workflow is not in the caller's namespace.
     """
-    question = Question(caller.namespace, workflow_id, [caller.person, *choice.people], ctx.clock())
+    question = Question(caller.namespace, workflow_id, [caller.person, *choice.people], ctx.clock(), bool(choice.text))
     if conn is None:
         asked = await ctx.db.together(decisions.read, question)
     else:
@@ -170,6 +171,8 @@ class Deciding:
     def decide(self, row: Params, choice: Choice) -> tuple[Written, Decided]:
         """What one decision writes, and what its caller is told then."""
         who = identity(self.caller.person, choice.named, "act_as" in self.caller.permissions)
+        # What people say of a request may repeat the secrets in it (rule 25).
+        choice = replace(choice, text=redact.hide(choice.text, [row["action"], row["payload"]]))
         if who.via is not None:
             self._check_bridge(row, who)
         written = Written(row["approval_id"])

@@ -28,6 +28,11 @@ def masked(value: object) -> Any:
     return redact(value)
 
 
+def masked_action(row: Params) -> Any:
+    """The action of an approval's row with its secrets hidden; where it was edited, those that it had before too."""
+    return redact.beside(row["action"], row["payload"] if row["revision"] > 1 else None)
+
+
 def requirement_of(row: Params) -> Requirement:
     """The requirement kept on an approval row."""
     return Requirement.from_json(cast("Mapping[str, Any]", row["requirement"]))
@@ -45,7 +50,7 @@ def _queue_fields(row: Params, now: datetime) -> dict[str, Any]:
         "risk_level": row["risk_level"],
         "route": row["route"],
         "description": row["description"],
-        "action": masked(row["action"]),
+        "action": masked_action(row),
         "question": masked(row["question"]),
         "requested_by": row["requester"],
         "requested_at": row["requested_at"],

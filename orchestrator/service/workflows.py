@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Any, TypeVar, cast
 
+from orchestrator.core.canonical import redact
 from orchestrator.core.errors import AlreadyExecuted, Frozen, InvalidInput, NotFound, TransitionConflict
 from orchestrator.core.json_schema import problems
 from orchestrator.core.model import Level, Status
@@ -70,14 +71,16 @@ async def submit(ctx: Context, caller: Caller, request: SubmitRequest, idempoten
 
 
 def _new(ctx: Context, caller: Caller, request: SubmitRequest, offer: Params, workflow_id: str) -> NewWorkflow:
+    # A title may repeat the secrets of the input (rule 25).
+    title = redact.hide(request.title, request.input)
     data: dict[str, object] = {
-        "graph": request.graph, "version": offer["version"], "title": request.title, "input": request.input,
+        "graph": request.graph, "version": offer["version"], "title": title, "input": request.input,
         "on_behalf_of": request.on_behalf_of, "launched_by": request.launched_by, "key_id": caller.key_id,
     }  # fmt: skip
     told = {key: value for key, value in data.items() if value not in (None, "")}
     row = {
-        **request.model_dump(), "workflow_id": workflow_id, "namespace": caller.namespace, "now": ctx.clock(),
-        "graph_version": offer["version"], "requester": caller.person,
+        **request.model_dump(), "title": title, "workflow_id": workflow_id, "namespace": caller.namespace,
+        "now": ctx.clock(), "graph_version": offer["version"], "requester": caller.person,
     }  # fmt: skip
     return NewWorkflow(row, Event("workflow-submitted", caller.person, told))
 
@@ -226,6 +229,7 @@ async def cancel(ctx: Context, caller: Caller, workflow_id: str, reason: str = "
                 raise unknown(workflow_id)
             if Status(row["status"]).finished:
                 raise _conflict(row, "cancelled", ["ready", "running", "waiting"])
+            reason = redact.hide(reason, row["input"])
             cancelled = await approvals.cancel_pending(conn, workflow_id, caller.person, now)
             await workflows.move(
                 conn,

@@ -23,12 +23,14 @@ LOCK = "SELECT FROM keyturn.workflows WHERE namespace = %(namespace)s AND workfl
 
 # Workflows, each with the version of its row, and their approvals, each with its standing votes in the order they were
 # cast, and with the roles that all voters and some more people hold at this instant, and for whom these may vote. One
-# row for a workflow that asks nothing. (For the arrays' SELECTs see `checkpoints.NEWEST`.)
+# row for a workflow that asks nothing. What is asked for is read only where somebody says something of it. (For the
+# arrays' SELECTs see `checkpoints.NEWEST`.)
 READ = """
 SELECT one.nth, w.workflow_id, w.status, w.xmin::text AS version, coalesce(one.now, now()) AS now, a.approval_id,
        a.kind, a.state, a.revision, a.digest, a.node, a.description, a.question, a.allowed, a.on_reject, a.requester,
        a.on_behalf_of, a.launched_by, a.last_editor, a.requirement, a.expires_at, a.resolved_by, a.resolved_at,
-       a.wake_at, a.policy_seen,
+       a.wake_at, a.policy_seen, CASE WHEN one.spoken THEN a.action END AS action,
+       CASE WHEN one.spoken THEN a.payload END AS payload,
        (SELECT policy_version FROM keyturn.namespaces n WHERE n.namespace = w.namespace) AS policy_version,
        ARRAY(SELECT json_build_object('voter', v.voter, 'acting_for', v.acting_for, 'verdict', v.verdict,
                     'revision', v.revision, 'at', v.at, 'justification', v.justification)
@@ -49,7 +51,8 @@ SELECT one.nth, w.workflow_id, w.status, w.xmin::text AS version, coalesce(one.n
            AND d.ends_at > coalesce(one.now, now()) AND d.starts_at <= coalesce(one.now, now())
            AND d.revoked_at IS NULL) AS delegations
   FROM unnest((SELECT %(namespaces)s::text[]), (SELECT %(workflows)s::text[]), (SELECT %(people)s::text[]),
-              (SELECT %(nows)s::timestamptz[])) WITH ORDINALITY AS one (namespace, workflow, people, now, nth)
+              (SELECT %(nows)s::timestamptz[]), (SELECT %(spoken)s::bool[]))
+       WITH ORDINALITY AS one (namespace, workflow, people, now, spoken, nth)
   JOIN keyturn.workflows w ON w.workflow_id = one.workflow AND w.namespace = one.namespace
   LEFT JOIN keyturn.approvals a ON a.workflow_id = w.workflow_id
  ORDER BY one.nth, a.approval_id
@@ -65,12 +68,16 @@ SELECT keyturn.decide(one.workflow, one.version::xid, one.now, one.parts::json, 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Which workflow is decided about, and whose roles matter besides its voters'; `now` is for tests of time."""
+    """Which workflow is decided about, and whose roles matter besides its voters'; `now` is for tests of time.
+
+    `spoken`: the decision comes with a text, which must not repeat the secrets of what is asked for.
+    """
 
     namespace: str
     workflow_id: str
     people: Sequence[str]
     now: datetime | None
+    spoken: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +156,7 @@ async def read(conn: Connection, questions: Sequence[Question], *, wait: bool = 
         {
             "namespaces": [one.namespace for one in questions], "workflows": [one.workflow_id for one in questions],
             "people": [as_json(one.people) for one in questions], "nows": [one.now for one in questions],
+            "spoken": [one.spoken for one in questions],
         },
     )  # fmt: skip
     rows: dict[int, list[Params]] = {}

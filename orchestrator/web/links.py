@@ -12,9 +12,10 @@ from fastapi.responses import HTMLResponse, Response
 from fastapi.security.http import HTTPAuthorizationCredentials
 from pydantic import ValidationError
 
-from orchestrator.core.canonical import canonical_json, redact
+from orchestrator.core.canonical import canonical_json
 from orchestrator.core.errors import InvalidInput, KeyturnError
 from orchestrator.service import links
+from orchestrator.service.views import masked_action
 from orchestrator.store.db import Params
 from orchestrator.web.auth import BEARER, KEY_HEADER, Ctx
 from orchestrator.web.limits import is_form
@@ -104,7 +105,7 @@ def _page(content: str, status: int = 200) -> HTMLResponse:
 def _request(link: links.Link, row: Params, *, used: bool) -> str:
     """The request as an approver sees it, and the one button that the link stands for."""
     reasons = "".join(f"<li>{escape(str(reason['text']))}</li>" for reason in row["reasons"])
-    action = escape(canonical_json(redact(row["action"]))) if row["action"] else ""
+    action = escape(canonical_json(masked_action(row))) if row["action"] else ""
     facts = {
         "Risk": row["risk_level"], "Asked by": row["requester"], "Due": row["due_at"].isoformat(timespec="minutes"),
         "State": row["state"], "You are": link.person,
