@@ -522,6 +522,7 @@ AS $function$
 DECLARE
     w record;
     p record;
+    n record;
     v_since timestamptz;
 BEGIN
     IF p_wait THEN
@@ -540,8 +541,8 @@ BEGIN
         status text, reason text, finished boolean, types text[], actors text[], bodies text[], notices json,
         policy_version integer, people_version bigint);
     -- Roles, delegations and policies are those of now, too: whoever changes one of them counts it (rule 5).
-    IF (p.policy_version, p.people_version) IS DISTINCT FROM
-       (SELECT n.policy_version, n.people_version FROM keyturn.namespaces n WHERE n.namespace = w.namespace) THEN
+    SELECT policy_version, people_version INTO n FROM keyturn.namespaces WHERE namespace = w.namespace;
+    IF p.policy_version IS DISTINCT FROM n.policy_version OR p.people_version IS DISTINCT FROM n.people_version THEN
         RETURN false;
     END IF;
 

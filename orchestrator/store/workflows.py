@@ -98,7 +98,8 @@ RETURNING w.workflow_id, w.namespace, w.graph, w.graph_version, w.epoch, w.attem
                 'policy', a.policy, 'flags', a.flags, 'freeze', a.terms -> 'freeze',
                 'recheck', (a.terms ->> 'recheck_at_execution')::boolean
                            AND NOT EXISTS (SELECT FROM keyturn.effects e
-                                            WHERE e.approval_id = a.approval_id AND e.state = 'started'))
+                                            WHERE e.approval_id = a.approval_id AND e.state = 'started'),
+                'delivered', a.delivered_at IS NOT NULL)
               ORDER BY a.interrupt_id, a.item)
        FROM keyturn.approvals a
       WHERE a.workflow_id = w.workflow_id
