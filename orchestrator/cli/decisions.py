@@ -23,6 +23,7 @@ from orchestrator.cli.session import (
     show_choices,
 )
 from orchestrator.cli.workflows import json_or_text, read_input
+from orchestrator.sdk.calls import DecisionOptions
 from orchestrator.wire import ApprovalRecord, Decided, ExplainRequest, Explanation, PendingApproval
 
 app = typer.Typer()
@@ -96,10 +97,10 @@ def approve(
 ) -> None:
     """Approve what a workflow waits for."""
     with connect(url, profile, as_json=as_json) as session:
+        options = _seen(session, workflow_id, approval_id, revision)
         decided = session.client.approve(
-            workflow_id, justification, approval_id=approval_id, acting_for=acting_for, revision=revision,
-            idempotency_key=idempotency_key,
-        )  # fmt: skip
+            workflow_id, justification, idempotency_key=idempotency_key, acting_for=acting_for, **options
+        )
         show_decided(session.output, decided)
 
 
@@ -118,11 +119,31 @@ def reject(
 ) -> None:
     """Reject what a workflow waits for."""
     with connect(url, profile, as_json=as_json) as session:
+        options = _seen(session, workflow_id, approval_id, revision)
         decided = session.client.reject(
-            workflow_id, reason, approval_id=approval_id, acting_for=acting_for, revision=revision,
-            idempotency_key=idempotency_key,
-        )  # fmt: skip
+            workflow_id, reason, idempotency_key=idempotency_key, acting_for=acting_for, **options
+        )
         show_decided(session.output, decided)
+
+
+def _seen(session: Session, workflow_id: str, approval_id: str | None, revision: int | None) -> DecisionOptions:
+    """What is decided on: the request as it is now, named so that it is decided on as it is now or not at all. Where
+    several are meant, or none, the server says so.
+    """
+    asked = session.client.status(workflow_id).approvals
+    if approval_id is not None:
+        meant = [one for one in asked if one.approval_id == approval_id]
+    else:
+        ended = [one for one in asked if one.resolved_at is not None]
+        last = sorted(ended, key=lambda one: str(one.resolved_at))[-1:]
+        meant = [one for one in asked if one.state == "pending"] or last
+    if len(meant) != 1:
+        return {"approval_id": approval_id, "revision": revision}
+    (one,) = meant
+    if revision not in (None, one.revision):
+        # What they looked at is another revision, and has another digest.
+        return {"approval_id": one.approval_id, "revision": revision}
+    return {"approval_id": one.approval_id, "revision": one.revision, "digest": one.digest}
 
 
 @app.command()

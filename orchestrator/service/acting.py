@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, cast
+
+from pydantic import BaseModel
 
 from orchestrator.core import asking
 from orchestrator.core.actions import action_from, described
-from orchestrator.core.asking import Asking
+from orchestrator.core.asking import Asking, Law
 from orchestrator.core.canonical import MASK, canonical_json, digest, redact, restored
 from orchestrator.core.errors import (
     InvalidInput,
@@ -22,8 +24,9 @@ from orchestrator.core.errors import (
     NotOwner,
 )
 from orchestrator.core.json_schema import problems
-from orchestrator.core.model import Action, ApprovalState, Status, Verdict, Vote
+from orchestrator.core.model import Action, ApprovalState, Kind, Status, Verdict, Vote
 from orchestrator.core.votes import Identity, check_open, first_stage, resolve, selves_of
+from orchestrator.service import idempotency
 from orchestrator.service.context import Caller, Context
 from orchestrator.service.deciding import Choice, Code, Deciding, judge, unknown_approval
 from orchestrator.service.refusals import audited, unknown
@@ -41,12 +44,30 @@ from orchestrator.wire import (
 
 # What a tool call's edit may change: the rest of its action is not the agent's.
 _OF_A_CALL = ("operation", "arguments")
+_OF_A_FUNCTION = ("arguments",)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What is done with a request is done on: the transaction that keeps everybody else out of its workflow, the
+    approval whole, and whether the same request came before under its Idempotency-Key, so that nothing is to be done.
+    """
+
+    conn: Connection
+    deciding: Deciding
+    whole: Params
+    again: bool
+
+    @property
+    def row(self) -> Params:
+        """The approval as a decision sees it."""
+        return self.deciding.row(self.whole["approval_id"])
 
 
 @contextlib.asynccontextmanager
 async def held(
-    ctx: Context, caller: Caller, approval_id: str, wanted: str
-) -> AsyncGenerator[tuple[Connection, Deciding, Params]]:
+    ctx: Context, caller: Caller, approval_id: str, wanted: str, body: BaseModel, idempotency_key: str | None
+) -> AsyncGenerator[Held]:
     """The approval whole, with everybody else kept out of its workflow; a refusal is audited."""
     async with ctx.db.connection() as conn:
         workflow_id = await approvals.workflow_of(conn, caller.namespace, approval_id)
@@ -60,7 +81,9 @@ async def held(
         ctx.db.transaction() as conn,
     ):
         deciding = await judge(ctx, conn, caller, workflow_id, Choice(None, also=sorted(principals)))
-        yield conn, deciding, await approvals.whole(conn, approval_id)
+        keyed = idempotency.keyed(ctx, caller, idempotency_key, f"{wanted} {approval_id}", body)
+        again = keyed is not None and await keyed.keep(conn, approval_id) is not None
+        yield Held(conn, deciding, await approvals.whole(conn, approval_id), again)
     ctx.db.ring(EVENTS_CHANNEL, workflow_id, patient=True)
     if deciding.workflow["status"] == Status.READY:
         ctx.db.ring(READY_CHANNEL, caller.namespace)
@@ -73,12 +96,17 @@ def vote_of(deciding: Deciding, whole: Params, revision: int | None) -> Vote:
     return Vote(caller.person, Verdict.APPROVE, at, deciding.now, deciding.asked.roles.get(caller.person, frozenset()))
 
 
-async def edit(ctx: Context, caller: Caller, approval_id: str, request: EditRequest) -> Edited:
+async def edit(
+    ctx: Context, caller: Caller, approval_id: str, request: EditRequest, idempotency_key: str | None = None
+) -> Edited:
     """Make the next revision of a request: all votes are void, and it is judged anew (rule 10)."""
     law = await ctx.laws.now(caller.namespace)
-    async with held(ctx, caller, approval_id, "edit") as (conn, deciding, whole):
-        caller.need("decide")
-        row = deciding.row(approval_id)
+    async with held(ctx, caller, approval_id, "edit", request, idempotency_key) as at:
+        caller.need_any("submit", "decide")
+        deciding, whole, row = at.deciding, at.whole, at.row
+        if at.again:
+            return _revised(deciding, whole, row, "replayed", ())
+        _check_editable(whole)
         vote = vote_of(deciding, whole, request.revision)
         check_open(view_of(row), vote, deciding.now)
         _check_editor(deciding, row, vote)
@@ -88,33 +116,45 @@ async def edit(ctx: Context, caller: Caller, approval_id: str, request: EditRequ
         if not differences:
             detail = "the edit changes nothing"
             raise InvalidInput(detail)
-        roles = await people.roles_of(conn, caller.namespace, row["requester"])
-        requester = replace(view_of(row).requester, roles=roles)
-        asked = Asking.from_json(whole["asked"], requester, approvals.facts_of_workflow(whole))
-        judged = asking.judge(after, asked, law, deciding.now)
-        columns = judged.columns(deciding.now)
-        kept = cast("Mapping[str, Any]", whole["asked"] or {})
-        first: Mapping[str, object] = kept.get("action") or before.to_json()
-        whole |= {
-            **columns, "state": ApprovalState.PENDING, "revision": whole["revision"] + 1, "action": after.to_json(),
-            # Whatever was said of the action was said of another one.
-            "description": redact.hide(described(after), [before.to_json(), after.to_json(), whole["payload"]]),
-            "asked": {**kept, "action": first}, "last_editor": caller.person,
-            "asked_digest": digest(first, judged.terms.volatile_fields), "escalated_at": None,
-        }  # fmt: skip
-        row |= {name: whole[name] for name in ("revision", "digest", "requirement", "expires_at", "last_editor")}
-        whole["tally"] = resolve(view_of(row), deciding.asked.votes(row), deciding.now).tally.to_json()
-        await approvals.put(conn, whole)
+        columns = await _revise(at, after, law)
         why = redact.hide(said(request.justification, whole), before.to_json())
-        await _tell_edited(ctx, conn, deciding, whole, differences, why)
+        await _tell_edited(ctx, at.conn, deciding, whole, differences, why)
         code: Code = "revised"
         if columns["decision"] is not None:
-            code = await _decided_by_policy(conn, deciding, row, columns)
-        told = deciding.told(row, code)
-        return Edited(
-            **told.model_dump(), revision=whole["revision"], digest=whole["digest"], risk_level=whole["risk_level"],
-            changes=differences,
-        )  # fmt: skip
+            code = await _decided_by_policy(at.conn, deciding, row, columns)
+        return _revised(deciding, whole, row, code, differences)
+
+
+async def _revise(at: Held, after: Action, law: Law) -> Params:
+    """Write the next revision, judged as if it were asked for now; what that judgement came to."""
+    deciding, whole, row, before = at.deciding, at.whole, at.row, approvals.action_of(at.whole)
+    roles = await people.roles_of(at.conn, deciding.caller.namespace, row["requester"])
+    requester = replace(view_of(row).requester, roles=roles)
+    asked = Asking.from_json(whole["asked"], requester, approvals.facts_of_workflow(whole))
+    judged = asking.judge(after, asked, law, deciding.now)
+    columns = judged.columns(deciding.now)
+    kept = cast("Mapping[str, Any]", whole["asked"] or {})
+    first: Mapping[str, object] = kept.get("action") or before.to_json()
+    whole |= {
+        **columns, "state": ApprovalState.PENDING, "revision": whole["revision"] + 1, "action": after.to_json(),
+        # Whatever was said of the action was said of another one.
+        "description": redact.hide(described(after), [before.to_json(), after.to_json(), whole["payload"]]),
+        "asked": {**kept, "action": first}, "last_editor": deciding.caller.person,
+        "asked_digest": digest(first, judged.terms.volatile_fields), "escalated_at": None,
+    }  # fmt: skip
+    row |= {name: whole[name] for name in ("revision", "digest", "requirement", "expires_at", "last_editor")}
+    whole["tally"] = resolve(view_of(row), deciding.asked.votes(row), deciding.now).tally.to_json()
+    await approvals.put(at.conn, whole)
+    return columns
+
+
+def _revised(
+    deciding: Deciding, whole: Params, row: Params, code: Code, differences: Sequence[Mapping[str, object]]
+) -> Edited:
+    return Edited(
+        **deciding.told(row, code).model_dump(), revision=whole["revision"], digest=whole["digest"],
+        risk_level=whole["risk_level"], changes=[dict(one) for one in differences],
+    )  # fmt: skip
 
 
 def said(text: str, whole: Params) -> str:
@@ -125,34 +165,49 @@ def said(text: str, whole: Params) -> str:
 def _check_editor(deciding: Deciding, row: Params, vote: Vote) -> None:
     """The requester edits, or anybody who could decide."""
     view = view_of(row)
+    if vote.voter in selves_of(view):
+        return
+    deciding.caller.need("decide")
     delegated = (one for one, to in deciding.asked.delegations if to == vote.voter)
     roles = vote.roles.union(*(deciding.asked.roles.get(one, frozenset()) for one in delegated))
-    if vote.voter in selves_of(view) or first_stage(view.requirement, roles) is not None:
+    if first_stage(view.requirement, roles) is not None:
         return
     detail = f"{vote.voter} neither asked for this nor could decide it"
     raise NotEligible(detail, voter=vote.voter, roles=sorted(view.requirement.roles))
 
 
-def _edited(whole: Params, before: Action, given: Mapping[str, object]) -> Action:
-    """The action as edited. NotEditable where whoever asked does not take one."""
+def _check_editable(whole: Params) -> None:
+    """NotEditable where whoever asked does not take an edited action."""
+    if whole["kind"] != Kind.APPROVAL:
+        detail = "this is a question, and there is no action in it to edit; answer it instead"
+        raise NotEditable(detail, approval_id=whole["approval_id"])
     if not whole["editable"]:
         detail = "whoever asked does not take an edited action; reject it with what should change, or submit it anew"
         raise NotEditable(detail, approval_id=whole["approval_id"])
+
+
+def _edited(whole: Params, before: Action, given: Mapping[str, object]) -> Action:
+    """The action as edited."""
     real = before.to_json()
     after = action_from(cast("Mapping[str, object]", restored(given, real, whole["payload"])))
     if MASK in canonical_json(after.to_json()) and MASK not in canonical_json(real):
         detail = f"{MASK} stands for a value that is not shown; leave such a field where it was, or give its new value"
         raise InvalidInput(detail)
-    if whole["dialect"] == "keyturn":
-        _check_schema(whole, after)
-        return after
-    fixed = {key: value for key, value in real.items() if key not in _OF_A_CALL}
-    moved = [key for key, value in fixed.items() if after.to_json()[key] != value]
+    takes = _takes(whole)
+    moved = [key for key, value in real.items() if takes and key not in takes and after.to_json()[key] != value]
     if moved:
-        detail = f"of a tool call only operation and arguments can be edited, not {', '.join(moved)}"
+        detail = f"of a tool call only {' and '.join(takes)} can be edited, not {', '.join(moved)}"
         raise InvalidInput(detail, fields=moved)
     _check_schema(whole, after)
     return after
+
+
+def _takes(whole: Params) -> tuple[str, ...]:
+    """What of the action may change; all of it where it is nobody's call."""
+    if whole["dialect"] != "keyturn":
+        return _OF_A_CALL
+    # A function behind an approval runs with other arguments, and is no other function.
+    return _OF_A_FUNCTION if "arguments_schema" in (whole["payload"] or {}) else ()
 
 
 def _check_schema(whole: Params, after: Action) -> None:
@@ -196,25 +251,31 @@ async def write_behind(conn: Connection, deciding: Deciding, written: Written) -
     await decisions.write(conn, [(deciding.asked, written)], wait=True)
 
 
-async def withdraw(ctx: Context, caller: Caller, approval_id: str, request: WithdrawRequest) -> Decided:
+async def withdraw(
+    ctx: Context, caller: Caller, approval_id: str, request: WithdrawRequest, idempotency_key: str | None = None
+) -> Decided:
     """End one's own request, and its workflow with it (rule 13)."""
-    async with held(ctx, caller, approval_id, "withdraw") as (conn, deciding, whole):
+    async with held(ctx, caller, approval_id, "withdraw", request, idempotency_key) as at:
         caller.need("submit")
-        row = deciding.row(approval_id)
-        if caller.person not in (row["requester"], row["on_behalf_of"]):
+        deciding, row = at.deciding, at.row
+        if at.again:
+            return deciding.told(row, "replayed")
+        if caller.person != row["requester"]:
             detail = (
                 f"only {row['requester']}, who asked for this, can withdraw it; rejecting or cancelling is possible"
             )
             raise NotOwner(detail, requester=row["requester"])
         check_open(view_of(row), vote_of(deciding, row, None), deciding.now)
         written = Written(approval_id)
-        decision = {"verdict": "withdraw", "by": [caller.person], "note": said(request.reason, whole)}
+        decision = {"verdict": "withdraw", "by": [caller.person], "note": said(request.reason, at.whole)}
         deciding.resolved(row, ApprovalState.WITHDRAWN, Identity(caller.person), decision, written)
-        await write_behind(conn, deciding, written)
+        await write_behind(at.conn, deciding, written)
         return deciding.told(row, "withdrawn")
 
 
-async def withdraw_workflow(ctx: Context, caller: Caller, workflow_id: str, request: WithdrawRequest) -> Decided:
+async def withdraw_workflow(
+    ctx: Context, caller: Caller, workflow_id: str, request: WithdrawRequest, idempotency_key: str | None = None
+) -> Decided:
     """The same by the workflow: what it asks is withdrawn."""
     async with ctx.db.connection() as conn:
         row = await workflows.get(conn, caller.namespace, workflow_id)
@@ -225,4 +286,7 @@ async def withdraw_workflow(ctx: Context, caller: Caller, workflow_id: str, requ
         detail = f"the workflow is {row['status']} and has not asked for a decision; cancelling it is possible"
         raise NothingPending(detail, status=row["status"])
     open_now = [one for one in asked if one["state"] == ApprovalState.PENDING]
-    return await withdraw(ctx, caller, (open_now or asked)[-1]["approval_id"], request)
+    # Asked for again, it is the one that was withdrawn.
+    over = [one for one in asked if one["state"] == ApprovalState.WITHDRAWN]
+    approval_id = (open_now or over or asked)[-1]["approval_id"]
+    return await withdraw(ctx, caller, approval_id, request, idempotency_key)

@@ -5,7 +5,7 @@ The API answers when that has committed; a worker delivers the decision to the g
 
 from __future__ import annotations
 
-from orchestrator.core.errors import InvalidInput, Refusal, Unavailable
+from orchestrator.core.errors import InvalidInput, KeyturnError, Refusal, Unavailable
 from orchestrator.core.model import Level, Route, Status, Verdict
 from orchestrator.service import idempotency, views
 from orchestrator.service.context import Caller, Context
@@ -181,7 +181,7 @@ async def _decide_unheld(ctx: Context, caller: Caller, workflow_id: str, choice:
     if deciding.behind:
         await settle(ctx, caller.namespace, workflow_id)
         deciding = await judge(ctx, None, caller, workflow_id, choice)
-    written, told = deciding.decide(deciding.target(choice, named_otherwise=False), choice)
+    written, told = deciding.decide(deciding.target(choice), choice)
     if not await ctx.db.together(decisions.write, (deciding.asked, written)):
         return None
     _ring(ctx, caller, told)
@@ -220,7 +220,7 @@ async def _decide_kept(
             return None
         if keyed is not None and (earlier := await keyed.earlier(conn)) is not None:
             return deciding.told(deciding.row(earlier), "replayed")
-        target = deciding.target(choice, named_otherwise=keyed is not None)
+        target = deciding.target(choice)
         if keyed is not None:
             await keyed.keep(conn, target["approval_id"])
         if link is not None:
@@ -232,14 +232,17 @@ async def _decide_kept(
         return told
 
 
-async def batch(ctx: Context, caller: Caller, request: BatchRequest) -> list[Decided | Refusal]:
-    """Up to 100 decisions, each judged alone: a refusal voids nothing else (rule 21)."""
+async def batch(ctx: Context, caller: Caller, request: BatchRequest) -> list[Decided | KeyturnError]:
+    """Up to 100 decisions, each judged alone: a refusal voids nothing else, nor does an outage in the middle (rule 21).
+
+    What was not decided for want of the database says so, and may be sent again.
+    """
     caller.need("decide")
-    outcomes: list[Decided | Refusal] = []
+    outcomes: list[Decided | KeyturnError] = []
     for one in request.decisions:
         body = VoteRequest(**one.model_dump(exclude={"approval_id"}))
         try:
             outcomes.append(await vote(ctx, caller, one.approval_id, body))
-        except Refusal as refusal:
-            outcomes.append(refusal)
+        except (Refusal, Unavailable) as error:
+            outcomes.append(error)
     return outcomes

@@ -28,12 +28,16 @@ from orchestrator.store.events import Event
 from orchestrator.wire import BreakGlassRequest, Decided, ReviewRequest
 
 
-async def break_glass(ctx: Context, caller: Caller, approval_id: str, request: BreakGlassRequest) -> Decided:
+async def break_glass(
+    ctx: Context, caller: Caller, approval_id: str, request: BreakGlassRequest, idempotency_key: str | None = None
+) -> Decided:
     """Run at once what others have not approved, or what a freeze holds; a review is owed for it."""
     law = await ctx.laws.now(caller.namespace)
-    async with held(ctx, caller, approval_id, "break-glass") as (conn, deciding, whole):
+    async with held(ctx, caller, approval_id, "break-glass", request, idempotency_key) as at:
         caller.need("decide")
-        row = deciding.row(approval_id)
+        conn, deciding, whole, row = at.conn, at.deciding, at.whole, at.row
+        if at.again:
+            return deciding.told(row, "replayed")
         terms = terms_of(whole)
         frozen = _frozen(terms, law, deciding)
         approved = frozen and _is_held(deciding, whole)
@@ -138,11 +142,15 @@ async def _check_may_break(ctx: Context, conn: Connection, deciding: Deciding, r
         raise ReviewOutstanding(detail, approval_id=owed)
 
 
-async def review(ctx: Context, caller: Caller, approval_id: str, request: ReviewRequest) -> Decided:
+async def review(
+    ctx: Context, caller: Caller, approval_id: str, request: ReviewRequest, idempotency_key: str | None = None
+) -> Decided:
     """Say that somebody has looked at what was run by break-glass: another person who could decide it."""
-    async with held(ctx, caller, approval_id, "review") as (conn, deciding, whole):
+    async with held(ctx, caller, approval_id, "review", request, idempotency_key) as at:
         caller.need("decide")
-        row = deciding.row(approval_id)
+        conn, deciding, whole, row = at.conn, at.deciding, at.whole, at.row
+        if at.again:
+            return deciding.told(row, "replayed")
         if whole["review_by"] is None:
             detail = "nobody broke the glass for this, so there is nothing to review"
             raise InvalidInput(detail)

@@ -21,6 +21,7 @@ from orchestrator.core.errors import (
     NotFound,
     NothingPending,
     SelfApproval,
+    StaleRevision,
 )
 from orchestrator.core.model import ApprovalState, Kind, Status, Verdict, Vote
 from orchestrator.core.questions import check_answer
@@ -30,12 +31,14 @@ from orchestrator.core.votes import (
     Identity,
     Rejected,
     Replayed,
+    Resolution,
     StillPending,
     TimedOut,
     check_vote,
     identity,
     open_stage,
     resolve,
+    selves_of,
 )
 from orchestrator.service.context import Caller, Context
 from orchestrator.service.refusals import unknown
@@ -75,6 +78,11 @@ class Choice:
     also: Sequence[str] = ()
 
     @property
+    def spoken(self) -> bool:
+        """Whether it comes with a text, be it a response to an agent."""
+        return bool(self.text) or isinstance(self.answer, str)
+
+    @property
     def people(self) -> list[str]:
         """Whose roles matter besides the caller's."""
         return [name.strip() for name in (self.named, self.acting_for, *self.also) if name]
@@ -90,7 +98,7 @@ async def judge(ctx: Context, conn: Connection | None, caller: Caller, workflow_
 
     NotFound when the workflow is not in the caller's namespace.
     """
-    question = Question(caller.namespace, workflow_id, [caller.person, *choice.people], ctx.clock(), bool(choice.text))
+    question = Question(caller.namespace, workflow_id, [caller.person, *choice.people], ctx.clock(), choice.spoken)
     if conn is None:
         asked = await ctx.db.together(decisions.read, question)
     else:
@@ -145,21 +153,24 @@ class Deciding:
             raise unknown_approval(approval_id)
         return found
 
-    def target(self, choice: Choice, *, named_otherwise: bool) -> Params:
+    def target(self, choice: Choice) -> Params:
         """The approval that is meant: the named one, or the only pending one, or the last one that was decided.
 
-        Whoever decided on this workflow before names what they decide on now, by `approval_id`, `digest` or an
-        idempotency key (`named_otherwise`): an earlier decision sent again must not settle a later request.
+        Once another request of the workflow has ended, one that is pending is named, by `approval_id` or by a `digest`
+        that none but it has: a decision on an earlier one, sent late or again, must not settle a later one.
         """
         if choice.approval_id is not None:
             return self.row(choice.approval_id)
         open_rows = [row for row in self.rows if row["state"] == ApprovalState.PENDING]
+        over = [row for row in self.rows if row["state"] != ApprovalState.PENDING and row["kind"] == Kind.APPROVAL]
+        if choice.digest is not None and choice.digest not in {row["digest"] for row in over}:
+            meant = [row for row in open_rows if row["digest"] == choice.digest]
+            if len(meant) == 1:
+                return meant[0]
         if len(open_rows) > 1:
             raise _say_which(open_rows, f"the workflow has {len(open_rows)} pending approvals")
-        before = {row["resolved_by"] for row in self.rows if row["kind"] == Kind.APPROVAL}
-        who = (choice.named or "").strip() or self.caller.person
-        if open_rows and who in before and not named_otherwise and choice.digest is None:
-            raise _say_which(open_rows, f"{who} decided another request of this workflow before")
+        if open_rows and over:
+            raise _say_which(open_rows, "another request of this workflow was decided before")
         if open_rows:
             return open_rows[0]
         ended = [row for row in self.rows if row["resolved_at"] is not None]
@@ -188,50 +199,72 @@ class Deciding:
         if who.person not in self.asked.roles:
             detail = f"there is no person {who.person!r} in this namespace to decide for"
             raise NotEligible(detail, voter=who.person)
-        if row["kind"] == Kind.APPROVAL and self.caller.person in view_of(row).requester.selves:
-            detail = f"{self.caller.person} asked for this, so nobody decides it through their credential"
+        if row["kind"] == Kind.APPROVAL and self.caller.person in selves_of(view_of(row)):
+            detail = f"{self.caller.person} asked for this or edited it, so nobody decides it through their credential"
             raise SelfApproval(detail, voter=who.person, via=self.caller.person)
 
     def _vote(self, row: Params, choice: Choice, verdict: Verdict, who: Identity, written: Written) -> Code:
-        view = view_of(row)
-        earlier = self.asked.votes(row)
+        view, earlier = view_of(row), self.asked.votes(row)
         acting_for = self._principal(choice, who)
         cast_now = Vote(
             who.person, verdict, row["revision"] if choice.revision is None else choice.revision, self.now,
             self._roles(acting_for or who.person), acting_for, choice.text,
         )  # fmt: skip
+        said = "answer" if choice.verdict is None else verdict.value
         told: dict[str, object] = {
-            "request_id": row["approval_id"], "verdict": verdict.value, "revision": row["revision"],
+            "request_id": row["approval_id"], "verdict": said, "revision": row["revision"],
             "justification": choice.text, "via": who.via, "key_id": self.caller.key_id,
+            **({"answer": choice.text} if choice.verdict is None else {}),
             **({"acting_for": acting_for} if acting_for else {}), **({"link": choice.link} if choice.link else {}),
         }  # fmt: skip
         match check_vote(view, earlier, cast_now, self.now, choice.digest):
             case Replayed():
                 written.events.append(Event("vote-recorded", who.person, {**told, "replayed": True}))
-                return "replayed"
+                return self._counted_again(row, earlier, choice, who, written)
             case Counted(replaces):
+                _check_named(row, choice)
                 cast_now = replace(cast_now, since=replaces and replaces.stands_since)
                 written.vote = _columns(cast_now, who)
         written.events.append(Event("vote-recorded", who.person, told))
         standing = [one for one in earlier if one is not replaces] + [cast_now]
         outcome = resolve(view, standing, self.now)
+        match outcome:
+            case StillPending(_, stage):
+                self._tell_next(row, stage, open_stage(view, earlier), written)
+            case TimedOut(at):
+                detail = f"the request expired at {at.isoformat()}"
+                raise Expired(detail, expired_at=at.isoformat())
+            case _:
+                pass
+        return "resolved" if self._add_up(row, outcome, choice, who, written) else "recorded"
+
+    def _counted_again(
+        self, row: Params, votes: Sequence[Vote], choice: Choice, who: Identity, written: Written
+    ) -> Code:
+        """A replay adds no vote. But those that stand may suffice by now, as when somebody has a role back."""
+        if row["state"] != ApprovalState.PENDING or passed(row["expires_at"], self.now):
+            return "replayed"
+        outcome = resolve(view_of(row), votes, self.now)
+        return "resolved" if self._add_up(row, outcome, choice, who, written) else "replayed"
+
+    def _add_up(self, row: Params, outcome: Resolution, choice: Choice, who: Identity, written: Written) -> bool:
+        """Keep the count of the votes; whether they end the request, which they then do."""
         written.tally = outcome.tally.to_json()
         row["tally"] = written.tally
         match outcome:
             case Approved(tally):
                 by = list(dict.fromkeys(fill.person for fill in tally.filled))
-                decision = {"verdict": "approve", "by": by, "note": choice.text}
+                decision: dict[str, object] = {"verdict": "approve", "by": by, "note": choice.text}
                 self.resolved(row, ApprovalState.APPROVED, who, decision, written)
+            case Rejected(by, _) if choice.verdict is None:
+                decision = {"verdict": "answer", "by": list(by), "note": "", "answer": choice.answer}
+                self.resolved(row, ApprovalState.ANSWERED, who, decision, written)
             case Rejected(by, reason):
                 decision = {"verdict": "reject", "by": list(by), "note": reason}
                 self.resolved(row, ApprovalState.REJECTED, who, decision, written)
-            case StillPending(_, stage):
-                self._tell_next(row, stage, open_stage(view, earlier), written)
-                return "recorded"
-            case TimedOut(at):
-                detail = f"the request expired at {at.isoformat()}"
-                raise Expired(detail, expired_at=at.isoformat())
-        return "resolved"
+            case _:
+                return False
+        return True
 
     def _tell_next(self, row: Params, stage: int, before: int, written: Written) -> None:
         """A stage is complete: whoever decides in the next one is told."""
@@ -255,26 +288,17 @@ class Deciding:
 
     def _answer(self, row: Params, choice: Choice, who: Identity, written: Written) -> Code:
         if row["kind"] == Kind.APPROVAL:
-            self._check_response(row, choice, who)
-        else:
-            self._check_open(row)
-            check_answer(cast("Mapping[str, object]", row["question"]), choice.answer)
+            # A response in place of running a tool is a rejection with a text for the agent: it counts as one.
+            text = _response(row, choice)
+            return self._vote(row, replace(choice, text=text), Verdict.REJECT, who, written)
+        self._check_open(row)
+        check_answer(cast("Mapping[str, object]", row["question"]), choice.answer)
         decision = {"verdict": "answer", "by": [who.person], "note": "", "answer": choice.answer}
         told: dict[str, object] = {"request_id": row["approval_id"], "verdict": "answer", "answer": choice.answer,
                                    "via": who.via}  # fmt: skip
         written.events.append(Event("vote-recorded", who.person, told))
         self.resolved(row, ApprovalState.ANSWERED, who, decision, written)
         return "resolved"
-
-    def _check_response(self, row: Params, choice: Choice, who: Identity) -> None:
-        """A response in place of running a tool: for those who may reject it, where the tool takes responses."""
-        if not _RESPOND & set(row["allowed"]) or not isinstance(choice.answer, str):
-            allowed = ", ".join(row["allowed"])
-            detail = f"this is an approval; it takes: {allowed} (a response is a text)"
-            raise AnswerInvalid(detail, allowed=row["allowed"])
-        roles = self._roles(who.person)
-        as_vote = Vote(who.person, Verdict.REJECT, row["revision"], self.now, roles, justification=choice.answer)
-        check_vote(view_of(row), [], as_vote, self.now, None)
 
     def _check_open(self, row: Params) -> None:
         if row["state"] != ApprovalState.PENDING:
@@ -347,7 +371,30 @@ def _say_which(open_rows: Sequence[Params], why: str) -> AmbiguousApproval:
 
 
 def _check_allowed(row: Params, verdict: Verdict) -> None:
-    if row["kind"] == Kind.APPROVAL and not _ALLOWED_AS[verdict] & set(row["allowed"]):
+    if row["kind"] != Kind.APPROVAL:
+        return
+    # Where only an edited call may run, approving the edit is what runs it.
+    edited = {"edit"} if verdict is Verdict.APPROVE and row["revision"] > 1 else set[str]()
+    if not (_ALLOWED_AS[verdict] | edited) & set(row["allowed"]):
         allowed = ", ".join(row["allowed"])
         detail = f"{verdict.value} is not among what this request takes: {allowed}; cancelling the workflow is possible"
         raise AnswerInvalid(detail, allowed=row["allowed"])
+
+
+def _check_named(row: Params, choice: Choice) -> None:
+    """A vote on what was edited names what its voter has seen; a response has no place for it, and runs nothing."""
+    if choice.verdict is not None and choice.revision is None and choice.digest is None and row["revision"] > 1:
+        detail = (
+            f"the request was edited and is at revision {row['revision']}. A vote names its revision: read the request"
+            " again, then send its `revision`"
+        )
+        raise StaleRevision(detail, revision=row["revision"])
+
+
+def _response(row: Params, choice: Choice) -> str:
+    """The text of a response, where the tool takes responses; hidden in it is what the request hides."""
+    if not _RESPOND & set(row["allowed"]) or not isinstance(choice.answer, str):
+        allowed = ", ".join(row["allowed"])
+        detail = f"this is an approval; it takes: {allowed} (a response is a text)"
+        raise AnswerInvalid(detail, allowed=row["allowed"])
+    return redact.hide(choice.answer, [row["action"], row["payload"]])

@@ -6,10 +6,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 
-from orchestrator.core.errors import Refusal
+from orchestrator.core.errors import KeyturnError
 from orchestrator.core.model import Level, Route
 from orchestrator.service import acting, approvals, breaking, explain, links
-from orchestrator.web.auth import Ctx, Decider, Reader, Submitter
+from orchestrator.web.auth import Ctx, Decider, Editor, Reader, Submitter
 from orchestrator.web.problems import status_of
 from orchestrator.web.workflows import Exact, IdempotencyKey
 from orchestrator.wire import (
@@ -91,8 +91,8 @@ async def batch(ctx: Ctx, who: Decider, body: BatchRequest) -> BatchResults:
     return BatchResults(results=[_result(*pair) for pair in zip(asked, outcomes, strict=True)])
 
 
-def _result(approval_id: str, outcome: Decided | Refusal) -> BatchResult:
-    if isinstance(outcome, Refusal):
+def _result(approval_id: str, outcome: Decided | KeyturnError) -> BatchResult:
+    if isinstance(outcome, KeyturnError):
         status = status_of(outcome)
         return BatchResult(approval_id=approval_id, status=status, code=outcome.code, detail=outcome.detail)
     return BatchResult(
@@ -101,33 +101,59 @@ def _result(approval_id: str, outcome: Decided | Refusal) -> BatchResult:
 
 
 @router.post("/approvals/{approval_id}/edit")
-async def edit(ctx: Ctx, who: Decider, approval_id: str, body: EditRequest) -> Edited:
+async def edit(
+    ctx: Ctx, who: Editor, approval_id: str, body: EditRequest, idempotency_key: IdempotencyKey = None
+) -> Edited:
     """Change what is asked: the next revision, judged anew; all votes are void, and the editor cannot approve it."""
-    return await acting.edit(ctx, who, approval_id, body)
+    return await acting.edit(ctx, who, approval_id, body, idempotency_key)
 
 
 @router.post("/approvals/{approval_id}/withdraw")
-async def withdraw(ctx: Ctx, who: Submitter, approval_id: str, body: WithdrawRequest | None = None) -> Decided:
+async def withdraw(
+    ctx: Ctx,
+    who: Submitter,
+    approval_id: str,
+    body: WithdrawRequest | None = None,
+    idempotency_key: IdempotencyKey = None,
+) -> Decided:
     """End one's own request, and its workflow with it."""
-    return await acting.withdraw(ctx, who, approval_id, body or WithdrawRequest())
+    return await acting.withdraw(ctx, who, approval_id, body or WithdrawRequest(), idempotency_key)
 
 
 @router.post("/workflows/{workflow_id}/withdraw")
-async def withdraw_workflow(ctx: Ctx, who: Submitter, workflow_id: str, body: WithdrawRequest | None = None) -> Decided:
+async def withdraw_workflow(
+    ctx: Ctx,
+    who: Submitter,
+    workflow_id: str,
+    body: WithdrawRequest | None = None,
+    idempotency_key: IdempotencyKey = None,
+) -> Decided:
     """The same by the workflow."""
-    return await acting.withdraw_workflow(ctx, who, workflow_id, body or WithdrawRequest())
+    return await acting.withdraw_workflow(ctx, who, workflow_id, body or WithdrawRequest(), idempotency_key)
 
 
 @router.post("/approvals/{approval_id}/break-glass")
-async def break_glass(ctx: Ctx, who: Decider, approval_id: str, body: BreakGlassRequest | None = None) -> Decided:
+async def break_glass(
+    ctx: Ctx,
+    who: Decider,
+    approval_id: str,
+    body: BreakGlassRequest | None = None,
+    idempotency_key: IdempotencyKey = None,
+) -> Decided:
     """Run at once what others have not approved, through a freeze too; everybody skipped is told, a review is owed."""
-    return await breaking.break_glass(ctx, who, approval_id, body or BreakGlassRequest())
+    return await breaking.break_glass(ctx, who, approval_id, body or BreakGlassRequest(), idempotency_key)
 
 
 @router.post("/approvals/{approval_id}/review")
-async def review(ctx: Ctx, who: Decider, approval_id: str, body: ReviewRequest | None = None) -> Decided:
+async def review(
+    ctx: Ctx,
+    who: Decider,
+    approval_id: str,
+    body: ReviewRequest | None = None,
+    idempotency_key: IdempotencyKey = None,
+) -> Decided:
     """Review what was run by break-glass."""
-    return await breaking.review(ctx, who, approval_id, body or ReviewRequest())
+    return await breaking.review(ctx, who, approval_id, body or ReviewRequest(), idempotency_key)
 
 
 @router.post("/approvals/{approval_id}/links", status_code=201)

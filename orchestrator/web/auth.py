@@ -71,6 +71,7 @@ def permitted(*permissions: str) -> Callable[[Request, Caller], Awaitable[Caller
 Submitter = Annotated[Caller, Depends(permitted("submit"))]
 Reader = Annotated[Caller, Depends(permitted("read"))]
 Decider = Annotated[Caller, Depends(permitted("decide"))]
+Editor = Annotated[Caller, Depends(permitted("submit", "decide"))]
 Admin = Annotated[Caller, Depends(permitted("admin"))]
 AdminOrAuditor = Annotated[Caller, Depends(permitted("admin", "audit"))]
 Auditor = Annotated[Caller, Depends(permitted("audit"))]

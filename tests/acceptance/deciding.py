@@ -100,6 +100,7 @@ async def vote(table: Table, step: Step) -> Outcome:
     body = {
         "verdict": verdict_of(step.fields["decision"], str(step)),
         "justification": _justification(step, table.body_of(request), translating.needs_justification),
+        "revision": (await table.approval(request)).get("revision"),
         **named(step, "acting_for", "revision", "digest"),
     }  # fmt: skip
     return await _verb(table, step, "votes", body)
@@ -144,9 +145,11 @@ async def batch(table: Table, step: Step) -> Outcome:
     decisions: list[dict[str, object]] = []
     for number, given in enumerate(sequence(step.fields["decisions"], str(step))):
         one = mapping(given, f"{step} decisions[{number}]")
-        more = {key: value for key, value in one.items() if key in {"revision", "digest", "acting_for"}}
+        request = table.requests[str(one["req"])]
+        seen = {"revision": (await table.approval(request)).get("revision")}
+        more = seen | {key: value for key, value in one.items() if key in {"revision", "digest", "acting_for"}}
         decisions.append({
-            "approval_id": table.requests[str(one["req"])].approval_id,
+            "approval_id": request.approval_id,
             "verdict": verdict_of(one["decision"], str(step)),
             "justification": one.get("justification", BECAUSE), **more,
         })  # fmt: skip

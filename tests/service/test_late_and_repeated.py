@@ -65,8 +65,9 @@ async def test_the_life_of_approvals_of_one_pause_begins_with_the_last_decision(
         workflow = await late.submit("side_by_side")
         waiting = await late.until(workflow, "waiting")
         (low,) = [one for one in waiting.approvals if one.state == "approved"]
+        (high,) = [one for one in waiting.approvals if one.state == "pending"]
         await _let_lapse(late, low.approval_id)
-        await late.approve(workflow)
+        await late.approve(workflow, approval_id=high.approval_id)
         assert (await late.until(workflow, "completed", "failed")).status == "completed"
 
 

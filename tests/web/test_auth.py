@@ -30,7 +30,7 @@ ROUTES: list[tuple[str, str, str, dict[str, Any] | None]] = [
     ("POST", "/approvals/{approval_id}/votes", "decide", {"verdict": "approve"}),
     ("POST", "/approvals/{approval_id}/answer", "decide", {"answer": 1}),
     ("POST", "/approvals/batch", "decide", {"decisions": [{"approval_id": "ap-none", "verdict": "approve"}]}),
-    ("POST", "/approvals/{approval_id}/edit", "decide", {"action": {"operation": "vacuum"}}),
+    ("POST", "/approvals/{approval_id}/edit", "submit or decide", {"action": {"operation": "vacuum"}}),
     ("POST", "/approvals/{approval_id}/withdraw", "submit", {"reason": "enough"}),
     ("POST", "/workflows/{workflow_id}/withdraw", "submit", {"reason": "enough"}),
     ("POST", "/approvals/{approval_id}/break-glass", "decide", {"justification": "it burns"}),

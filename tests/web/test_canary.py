@@ -137,12 +137,13 @@ async def edited(it: Whole) -> None:
         await it.command("tara", *words, workflow_id)
     for words in (["list-pending"], ["list"], ["audit", "list"], ["audit", "export"], ["audit", "verify"]):
         await it.command("tara", *words)
+    seen = {"revision": told["revision"]}
     decisions = [
-        {"approval_id": approval_id, "verdict": "approve", "justification": f"{NEW} and {QUOTED}"},
+        {"approval_id": approval_id, "verdict": "approve", "justification": f"{NEW} and {QUOTED}", **seen},
         {"approval_id": "ap-none", "verdict": "approve"},
     ]
     await it.post("tara", "/approvals/batch", decisions=decisions)
-    await it.post("theo", f"/workflows/{workflow_id}/approve", justification=f"{NEW} and {QUOTED}")
+    await it.post("theo", f"/workflows/{workflow_id}/approve", justification=f"{NEW} and {QUOTED}", **seen)
     await it.keyturn.until(workflow_id, "failed")
     await it.command("tara", "watch", workflow_id)
     await it.call("tara", "GET", f"/workflows/{workflow_id}/events", Accept="text/event-stream")

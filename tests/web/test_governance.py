@@ -62,7 +62,7 @@ async def test_secrets_survive_an_edit_of_what_was_read_and_are_not_told_by_it(t
                                           headers={"Accept": "application/json"})).text  # fmt: skip
     assert "approval-revised" in trail
     assert "hunter" not in trail + kept.text + changed.text
-    await team.post("tara", f"/approvals/{one.approval_id}/votes", verdict="approve")
+    await team.post("tara", f"/approvals/{one.approval_id}/votes", verdict="approve", revision=3)
     await team.keyturn.until(one.workflow_id, "completed")
     async with team.keyturn.ctx.db.connection() as conn:
         row = await (await conn.execute("SELECT action FROM keyturn.approvals")).fetchone()

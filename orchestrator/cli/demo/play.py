@@ -11,7 +11,7 @@ from typing import Final
 from orchestrator.cli.demo.children import DemoFailed
 from orchestrator.cli.demo.stage import Stage
 from orchestrator.cli.demo.telling import Teller
-from orchestrator.sdk.calls import Permission
+from orchestrator.sdk.calls import DecisionOptions, Permission
 from orchestrator.sdk.client import ApiError, Keyturn, Problem
 from orchestrator.wire import ApprovalRecord, EventRecord, WorkflowRecord
 
@@ -74,19 +74,25 @@ class Play:
         verdict, words = choice or ("approve", suggested)
         client, key = self.cast[who], uuid.uuid4().hex
         send = client.approve if verdict == "approve" else client.reject
-        decided = send(workflow_id, words, idempotency_key=key)
+        decided = send(workflow_id, words, idempotency_key=key, **self._seen(workflow_id, who))
         self.teller.line(f"{who} {verdict}s: “{words}”")
         return decided.state == "approved"
 
     def refusal(self, workflow_id: str, who: str, justification: str = "") -> Problem:
         """Let `who` try to approve, and return why not; DemoFailed when it was taken."""
         try:
-            decided = self.cast[who].approve(workflow_id, justification)
+            decided = self.cast[who].approve(workflow_id, justification, **self._seen(workflow_id, who))
         except ApiError as error:
             problem = error.problem
             self.teller.line(f"{who} tries to approve: {problem.status} {problem.code}: {problem.detail}")
             return problem
         raise DemoFailed(f"{who} could approve {workflow_id}, which is {decided.state} now; this must be refused")
+
+    def _seen(self, workflow_id: str, who: str) -> DecisionOptions:
+        """What `who` decides on, as they see it now: what waits, or else what was decided last."""
+        asked = self.cast[who].status(workflow_id).approvals
+        one = next((each for each in asked if each.state == "pending"), asked[-1])
+        return {"approval_id": one.approval_id, "revision": one.revision, "digest": one.digest}
 
     def event(self, workflow_id: str, wanted: Callable[[EventRecord], bool], after: int = 0) -> EventRecord:
         """The first event with a number above `after` that is wanted; waits for it."""
