@@ -214,7 +214,7 @@ def _check_justified(terms: Terms, action: Action, asking: Asking) -> None:
 def _routed(terms: Terms, requester: Requester, holders: Mapping[str, frozenset[str]]) -> tuple[Terms, tuple[str, ...]]:
     """The terms with the fallback added where nobody could fill a slot once the requester's side is removed.
 
-    Whom the requester names besides themselves never brings the fallback: they would choose who decides.
+    For whom they ask is the requester's word alone, so it never brings the fallback: they would choose who decides.
     """
 
     def held(roles: frozenset[str], besides: frozenset[str] = requester.selves) -> bool:
@@ -224,11 +224,11 @@ def _routed(terms: Terms, requester: Requester, holders: Mapping[str, frozenset[
     if not empty:
         return terms, ()
     needed = ", ".join(sorted({role for slot in empty for role in slot.roles})) or "a role"
-    if any(held(slot.open_to, frozenset({requester.person})) for slot in empty):
-        named = ", ".join(sorted(requester.selves - {requester.person}))
+    named = requester.on_behalf_of
+    if named and any(held(slot.open_to, _others(requester)) for slot in empty):
         detail = (
-            f"nobody may decide this: besides {requester.person} and {named}, for whom or through whom it is asked,"
-            f" nobody holds {needed} in this namespace. Submit it without naming them, or give somebody else the role"
+            f"nobody may decide this: besides {requester.person} and {named}, for whom it is asked, nobody holds"
+            f" {needed} in this namespace. Submit it without naming {named}, or give somebody else the role"
         )
         raise Unroutable(detail, roles=sorted({role for slot in empty for role in slot.roles}))
     fallback = terms.fallback_role
@@ -244,6 +244,11 @@ def _routed(terms: Terms, requester: Requester, holders: Mapping[str, frozenset[
         for stage in terms.requirement.stages
     )
     return replace(terms, requirement=replace(terms.requirement, stages=stages)), (UNROUTABLE_ESCALATED,)
+
+
+def _others(requester: Requester) -> frozenset[str]:
+    """The requester's side without whom they ask for."""
+    return replace(requester, on_behalf_of=None).selves
 
 
 def resolved(state: ApprovalState, verdict: str, terms: Terms, note: str, now: datetime) -> dict[str, object]:
