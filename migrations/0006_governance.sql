@@ -14,6 +14,7 @@ ALTER TABLE keyturn.approvals
     ADD COLUMN flags          text[] NOT NULL DEFAULT '{}',
     ADD COLUMN bypassed       text[] NOT NULL DEFAULT '{}',
     ADD COLUMN remind_at      timestamptz,
+    ADD COLUMN revised_at     timestamptz,
     ADD COLUMN escalated_at   timestamptz,
     ADD COLUMN broken_by      text,
     ADD COLUMN review_by      timestamptz,

@@ -68,6 +68,7 @@ CREATE TABLE keyturn.approvals (
     flags text[] NOT NULL DEFAULT '{}'::text[],
     bypassed text[] NOT NULL DEFAULT '{}'::text[],
     remind_at timestamp with time zone,
+    revised_at timestamp with time zone,
     escalated_at timestamp with time zone,
     broken_by text,
     review_by timestamp with time zone,

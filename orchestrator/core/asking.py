@@ -33,6 +33,7 @@ from orchestrator.core.policy_file import PolicyBook
 from orchestrator.core.risk import RiskRules
 
 UNROUTABLE_ESCALATED = "unroutable_escalated"
+_FORBIDDEN = "forbidden by rule "
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ class Asking:
             return ()
         if self.adjustments is not None:
             return self.adjustments
-        return law.confidence.adjustments(action, self.requester, self.workflow, self.confidence or 0.0)
+        return law.confidence.adjustments(action, self.requester, self.workflow, adjusted(self.confidence))
 
     def to_json(self) -> dict[str, object] | None:
         """What an edited action needs to be judged again; None when it is all as usual."""
@@ -158,7 +159,7 @@ class Judgement:
         if self.routing.route is Route.AUTO:
             return resolved(ApprovalState.APPROVED, "approve", self.terms, "", now)
         if self.routing.route is Route.DENIED:
-            note = f"forbidden by rule {self.assessment.forbidden_by}"
+            note = f"{_FORBIDDEN}{self.assessment.forbidden_by}"
             return resolved(ApprovalState.REJECTED, "reject", self.terms, note, now)
         return {}
 
@@ -173,7 +174,7 @@ def judge(action: Action, asking: Asking, law: Law, now: datetime) -> Judgement:
     if found.routing.route in (Route.AUTO, Route.DENIED):
         return found
     _check_justified(found.terms, action, asking)
-    terms, flags = _routed(found.terms, asking.requester.selves, law.holders)
+    terms, flags = _routed(found.terms, asking.requester, law.holders)
     return replace(found, terms=terms, flags=flags)
 
 
@@ -210,18 +211,26 @@ def _check_justified(terms: Terms, action: Action, asking: Asking) -> None:
     raise JustificationRequired(detail, field="justification", policy=terms.policy)
 
 
-def _routed(
-    terms: Terms, selves: frozenset[str], holders: Mapping[str, frozenset[str]]
-) -> tuple[Terms, tuple[str, ...]]:
-    """The terms with the fallback added where nobody could fill a slot once the requester's side is removed."""
+def _routed(terms: Terms, requester: Requester, holders: Mapping[str, frozenset[str]]) -> tuple[Terms, tuple[str, ...]]:
+    """The terms with the fallback added where nobody could fill a slot once the requester's side is removed.
 
-    def held(roles: frozenset[str]) -> bool:
-        return any(holders.get(role, frozenset()) - selves for role in roles)
+    For whom they ask is the requester's word alone, so it never brings the fallback: they would choose who decides.
+    """
+
+    def held(roles: frozenset[str], besides: frozenset[str] = requester.selves) -> bool:
+        return any(holders.get(role, frozenset()) - besides for role in roles)
 
     empty = [slot for stage in terms.requirement.stages for slot in stage if not held(slot.open_to)]
     if not empty:
         return terms, ()
     needed = ", ".join(sorted({role for slot in empty for role in slot.roles})) or "a role"
+    named = requester.on_behalf_of
+    if named and any(held(slot.open_to, _others(requester)) for slot in empty):
+        detail = (
+            f"nobody may decide this: besides {requester.person} and {named}, for whom it is asked, nobody holds"
+            f" {needed} in this namespace. Submit it without naming {named}, or give somebody else the role"
+        )
+        raise Unroutable(detail, roles=sorted({role for slot in empty for role in slot.roles}))
     fallback = terms.fallback_role
     if fallback is None or not held(frozenset({fallback})):
         also = f", nor {fallback}, the fallback," if fallback else ""
@@ -235,6 +244,11 @@ def _routed(
         for stage in terms.requirement.stages
     )
     return replace(terms, requirement=replace(terms.requirement, stages=stages)), (UNROUTABLE_ESCALATED,)
+
+
+def _others(requester: Requester) -> frozenset[str]:
+    """The requester's side without whom they ask for."""
+    return replace(requester, on_behalf_of=None).selves
 
 
 def resolved(state: ApprovalState, verdict: str, terms: Terms, note: str, now: datetime) -> dict[str, object]:
@@ -265,6 +279,13 @@ def terms_of(row: Mapping[str, Any]) -> Terms:
         "approval_ttl": row["approval_ttl"].total_seconds(), "volatile_fields": row["volatile_fields"],
     }  # fmt: skip
     return Terms.from_json({**row["terms"], **rest})
+
+
+def forbidden_by(row: Mapping[str, Any]) -> str | None:
+    """The rule that forbade what an approval's row asked for, if one did."""
+    note = str((row["decision"] or {}).get("note", ""))
+    denied = row["route"] == Route.DENIED and note.startswith(_FORBIDDEN)
+    return note.removeprefix(_FORBIDDEN) if denied else None
 
 
 def escalated(requirement: Requirement, to: frozenset[str], mode: str, now: datetime) -> Requirement:

@@ -43,9 +43,10 @@ class Thresholds:
 def adjusted(confidence: float | None, adjustments: Sequence[float] = ()) -> float:
     """The score, 0 to 100: the base plus the sum of `adjustments`, clamped once at the end.
 
-    A base that is missing, NaN or infinite counts as 0, and so does a score whose adjustments are no numbers.
+    A base that is missing or no number from 0 to 100 counts as 0, and so does a score whose adjustments are no numbers.
     """
-    base = confidence if confidence is not None and math.isfinite(confidence) else 0.0
+    # Of a base that is out of range nobody knows what was meant: 0.9 of 1, or 900 of 1000.
+    base = confidence if confidence is not None and 0 <= confidence <= _HIGHEST else 0.0
     try:
         # Exact, so that the order of the adjustments never matters.
         score = math.fsum((base, *adjustments))

@@ -141,6 +141,7 @@ async def _revise(at: Held, after: Action, law: Law) -> Params:
         "description": redact.hide(described(after), [before.to_json(), after.to_json(), whole["payload"]]),
         "asked": {**kept, "action": first}, "last_editor": deciding.caller.person,
         "asked_digest": digest(first, judged.terms.volatile_fields), "escalated_at": None,
+        "revised_at": deciding.now,
     }  # fmt: skip
     row |= {name: whole[name] for name in ("revision", "digest", "requirement", "expires_at", "last_editor")}
     whole["tally"] = resolve(view_of(row), deciding.asked.votes(row), deciding.now).tally.to_json()

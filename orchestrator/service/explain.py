@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.core.actions import action_from
-from orchestrator.core.asking import Asking, judge, weigh
+from orchestrator.core.asking import Asking, forbidden_by, judge, weigh
 from orchestrator.core.cel import facts_of
 from orchestrator.core.errors import Refusal
 from orchestrator.core.freezes import freeze_from_json, frozen_until
@@ -42,7 +42,7 @@ async def approval(ctx: Context, caller: Caller, approval_id: str, person: str |
     return Explanation(
         risk_level=row["risk_level"],
         reasons=row["reasons"],
-        forbidden_by=None,
+        forbidden_by=forbidden_by(row),
         route=row["route"],
         policy=row["policy"],
         policy_versions=row["policy_versions"],

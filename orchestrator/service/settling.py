@@ -13,12 +13,12 @@ from orchestrator.core.deadlines import next_reminder, passed
 from orchestrator.core.errors import ApprovalLapsed
 from orchestrator.core.model import ApprovalState, Kind, Level, Requester, Status
 from orchestrator.core.policy import Terms, stricter, terms_for
-from orchestrator.core.votes import CLOCK, Identity
+from orchestrator.core.votes import CLOCK, Identity, resolve
 from orchestrator.service.context import Caller, Context
 from orchestrator.service.deciding import Choice, Deciding, judge
 from orchestrator.store import approvals, decisions, effects, events, people, workflows
 from orchestrator.store.db import Connection, Params
-from orchestrator.store.decisions import Written
+from orchestrator.store.decisions import Written, view_of
 from orchestrator.store.events import CANCEL_CHANNEL, EVENTS_CHANNEL, READY_CHANNEL, Event
 
 ESCALATED = "escalated"
@@ -100,16 +100,16 @@ async def _tighten(ctx: Context, conn: Connection, deciding: Deciding, row: Para
     facts = facts_of(approvals.action_of(whole), requester, approvals.facts_of_workflow(whole), whole["confidence"])
     for number in range(whole["policy_seen"] + 1, published + 1):
         book = await ctx.books.at(ctx.db, deciding.caller.namespace, number)
-        policy = book.pick(facts, level)
-        if policy is not None:
-            terms = stricter(terms, terms_for(level, ctx.governance.rules, policy))
-            if str(terms.version) != versions[-1] or terms.policy != whole["policy"]:
-                versions.append(str(terms.version))
+        # Where no policy takes it any more, the level's terms are what was published.
+        later = stricter(terms, terms_for(level, ctx.governance.rules, book.pick(facts, level)))
+        if (later.policy, str(later.version)) != (terms.policy, versions[-1]):
+            versions.append(str(later.version))
+        terms = later
     before = whole["requirement"]
     whole |= {
         "policy": terms.policy, "policy_versions": versions, "policy_seen": published,
         "requirement": terms.requirement.to_json(), "roles": sorted(terms.requirement.roles),
-        "terms": kept_terms(terms), "approval_ttl": terms.approval_ttl,
+        "terms": kept_terms(terms), "approval_ttl": terms.approval_ttl, **_times(whole, terms, deciding.now),
     }  # fmt: skip
     told: dict[str, object] = {
         "request_id": row["approval_id"], "policy": terms.policy, "policy_versions": versions, "before": before,
@@ -117,6 +117,20 @@ async def _tighten(ctx: Context, conn: Connection, deciding: Deciding, row: Para
     }  # fmt: skip
     await _write(ctx, conn, deciding, whole, Event("approval-policy-changed", CLOCK, told), None)
     return whole
+
+
+def _since(whole: Params) -> datetime:
+    """From when a request's times count: it was made, or edited last."""
+    return whole["revised_at"] or whole["requested_at"]
+
+
+def _times(whole: Params, terms: Terms, now: datetime) -> Params:
+    """The instants of a request under other terms: never later than they were. An escalation stays where it was."""
+    lives = 2 if PROLONGED in whole["flags"] else 1
+    expires_at: datetime = min(whole["expires_at"], _since(whole) + lives * terms.request_ttl)
+    # A reminder that is due now has not been made yet.
+    due = whole["remind_at"] if passed(whole["remind_at"], now) else None
+    return {"expires_at": expires_at, "remind_at": due or next_reminder(terms, _since(whole), now)}
 
 
 async def _lapse(ctx: Context, conn: Connection, deciding: Deciding, row: Params) -> None:
@@ -141,7 +155,7 @@ async def _time_out(ctx: Context, conn: Connection, deciding: Deciding, row: Par
             whole["flags"] = [*whole["flags"], PROLONGED]
             whole["expires_at"] = whole["expires_at"] + terms.request_ttl
             await _escalate(ctx, conn, deciding, whole, "timeout")
-        case "approve" if whole["risk_level"] == Level.LOW:
+        case "approve" if whole["risk_level"] == Level.LOW and not _dissent(deciding, row):
             decision = {"verdict": "approve", "by": [terms.actor], "note": "nobody objected in time"}
             await _end(conn, deciding, row, ApprovalState.APPROVED, Identity(terms.actor), decision)
         case "reject":
@@ -150,6 +164,11 @@ async def _time_out(ctx: Context, conn: Connection, deciding: Deciding, row: Par
         case _:
             decision = {"verdict": "expire", "by": [CLOCK], "note": "nobody decided in time"}
             await _end(conn, deciding, row, ApprovalState.EXPIRED, Identity(CLOCK), decision)
+
+
+def _dissent(deciding: Deciding, row: Params) -> tuple[str, ...]:
+    """Who rejected it, though not enough of them: then silence is no consent."""
+    return resolve(view_of(row), deciding.asked.votes(row), deciding.now).tally.dissent
 
 
 async def _end(
@@ -184,7 +203,7 @@ def _escalates_to(terms: Terms) -> frozenset[str]:
 
 
 async def _remind(ctx: Context, conn: Connection, deciding: Deciding, whole: Params) -> None:
-    whole["remind_at"] = next_reminder(terms_of(whole), whole["requested_at"], deciding.now)
+    whole["remind_at"] = next_reminder(terms_of(whole), _since(whole), deciding.now)
     told: dict[str, object] = {"request_id": whole["approval_id"], "next_at": _stamp(whole["remind_at"])}
     await _write(ctx, conn, deciding, whole, Event("approval-reminded", CLOCK, told), "reminder")
 

@@ -91,7 +91,7 @@ UPDATE keyturn.approvals a
        expires_at = p.expires_at, escalate_at = p.escalate_at, escalated_at = p.escalated_at, remind_at = p.remind_at,
        asked = p.asked, asked_digest = p.asked_digest, tally = p.tally, flags = p.flags, bypassed = p.bypassed,
        broken_by = p.broken_by, review_by = p.review_by, reviewed_by = p.reviewed_by,
-       reviewed_at = p.reviewed_at, review_told_at = p.review_told_at
+       reviewed_at = p.reviewed_at, review_told_at = p.review_told_at, revised_at = p.revised_at
   FROM json_populate_record(NULL::keyturn.approvals, %(row)s::json) AS p
  WHERE a.approval_id = p.approval_id
 """

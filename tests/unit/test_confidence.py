@@ -199,3 +199,10 @@ def test_the_example_in_the_documents_works_out_as_told() -> None:
     found = calculate_confidence(factors, action=action, requester=ADMIN, config=config)
     assert (found.base, found.score) == (88, 83)
     assert route(Level.LOW, True, found.score, True, auto_threshold=90, quick_threshold=50).route is Route.QUICK
+
+
+@pytest.mark.parametrize("base", [1000.0, 100.5, -1.0, math.inf, -math.inf, math.nan, 1e300])
+def test_a_base_that_is_no_percentage_counts_as_nothing(base: float) -> None:
+    assert adjusted(base) == 0
+    assert adjusted(base, [40.0, 2.5]) == 42.5
+    assert route(Level.LOW, auto_approve=True, confidence=base, applicable=True).route is Route.FULL
