@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from orchestrator.core.errors import AlreadyResolved, Refusal, StaleRevision, TokenUsed
-from orchestrator.service import acting, links, policies, timers
+from orchestrator.service import acting, breaking, links, policies, timers
 from orchestrator.service.context import Context
 from orchestrator.wire import (
     ApprovalRecord,
@@ -81,7 +81,7 @@ class Stand:
                 return lambda: acting.withdraw(self.ctx, caller("rita"), one.approval_id, request)
             case "break-glass":
                 why = BreakGlassRequest(justification="it burns")
-                return lambda: acting.break_glass(self.ctx, caller("cleo"), one.approval_id, why)
+                return lambda: breaking.break_glass(self.ctx, caller("cleo"), one.approval_id, why)
             case "link":
                 asked = LinkRequest(person="tara", verdict="approve")
                 link = await links.create(self.rig.farm.keyturn.ctx, caller("tara"), one.approval_id, asked, "")
