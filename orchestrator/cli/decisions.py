@@ -98,9 +98,8 @@ def approve(
     """Approve what a workflow waits for."""
     with connect(url, profile, as_json=as_json) as session:
         options = _seen(session, workflow_id, approval_id, revision)
-        decided = session.client.approve(
-            workflow_id, justification, idempotency_key=idempotency_key, acting_for=acting_for, **options
-        )
+        options["acting_for"] = acting_for
+        decided = session.client.approve(workflow_id, justification, idempotency_key=idempotency_key, **options)
         show_decided(session.output, decided)
 
 
@@ -120,9 +119,8 @@ def reject(
     """Reject what a workflow waits for."""
     with connect(url, profile, as_json=as_json) as session:
         options = _seen(session, workflow_id, approval_id, revision)
-        decided = session.client.reject(
-            workflow_id, reason, idempotency_key=idempotency_key, acting_for=acting_for, **options
-        )
+        options["acting_for"] = acting_for
+        decided = session.client.reject(workflow_id, reason, idempotency_key=idempotency_key, **options)
         show_decided(session.output, decided)
 
 

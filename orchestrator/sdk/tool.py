@@ -155,6 +155,9 @@ class _Gate(Generic[P, R]):
             payload["thresholds"] = dict(self.thresholds)
         if self.editable:
             payload["arguments_schema"] = self.shape.schema()
+            # What of the action tells of an argument, and changes with it.
+            told = {"target": self.target, "estimated_cost": self.cost}
+            payload["arguments_told"] = {field: name for field, name in told.items() if name is not None}
         return payload | confidence_payload(self._confidence(bound))
 
     def _confidence(self, bound: inspect.BoundArguments) -> float | Confidence | None:

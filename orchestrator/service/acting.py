@@ -194,21 +194,27 @@ def _edited(whole: Params, before: Action, given: Mapping[str, object]) -> Actio
     if MASK in canonical_json(after.to_json()) and MASK not in canonical_json(real):
         detail = f"{MASK} stands for a value that is not shown; leave such a field where it was, or give its new value"
         raise InvalidInput(detail)
-    takes = _takes(whole)
-    moved = [key for key, value in real.items() if takes and key not in takes and after.to_json()[key] != value]
-    if moved:
-        detail = f"of a tool call only {' and '.join(takes)} can be edited, not {', '.join(moved)}"
-        raise InvalidInput(detail, fields=moved)
     _check_schema(whole, after)
+    _check_moved(whole, real, after.to_json())
     return after
 
 
-def _takes(whole: Params) -> tuple[str, ...]:
-    """What of the action may change; all of it where it is nobody's call."""
-    if whole["dialect"] != "keyturn":
-        return _OF_A_CALL
-    # A function behind an approval runs with other arguments, and is no other function.
-    return _OF_A_FUNCTION if "arguments_schema" in (whole["payload"] or {}) else ()
+def _check_moved(whole: Params, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+    """Of a call only what it is called with may change, and what tells of that must change with it."""
+    payload = cast("Mapping[str, Any]", whole["payload"] if isinstance(whole["payload"], dict) else {})
+    if whole["dialect"] == "keyturn" and "arguments_schema" not in payload:
+        return
+    takes = _OF_A_FUNCTION if whole["dialect"] == "keyturn" else _OF_A_CALL
+    told = cast("Mapping[str, str]", payload.get("arguments_told") or {})
+    moved = [key for key, value in before.items() if key not in (*takes, *told) and after[key] != value]
+    if moved:
+        detail = f"of a tool call only {' and '.join(takes)} can be edited, not {', '.join(moved)}"
+        raise InvalidInput(detail, fields=moved)
+    for field, name in told.items():
+        value = after["arguments"].get(name)
+        if after[field] != (str(value) if field == "target" else value):
+            detail = f"`{field}` tells of the argument `{name}`, which is another one; change both to the same"
+            raise InvalidInput(detail, fields=[field])
 
 
 def _check_schema(whole: Params, after: Action) -> None:

@@ -131,7 +131,7 @@ async def test_an_approval_that_lapsed_is_asked_anew_and_its_siblings_decision_s
         again = await keyturn.asked(workflow)
         assert again.description == left.description
         assert again.approval_id != left.approval_id
-        with pytest.raises(AmbiguousApproval, match="decided another request"):
+        with pytest.raises(AmbiguousApproval, match="another request of this workflow was decided"):
             await keyturn.approve(workflow)
         await keyturn.approve(workflow, approval_id=again.approval_id)
         done = await finished(keyturn, workflow)

@@ -303,6 +303,16 @@ async def test_of_a_functions_call_only_the_arguments_are_edited(pairs: Keyturn,
         await edited(pairs, one, pairs.me, arguments={"n": 2})
 
 
+async def test_what_tells_of_a_functions_argument_is_edited_with_it(pairs: Keyturn) -> None:
+    more: dict[str, Any] = {"editable": True, "arguments_schema": {}, "arguments_told": {"target": "host"}}
+    async with pairs.working():
+        one = await pairs.asked(await pairs.submit("one", payload=deploy(**more)))
+        for fields in ({"arguments": {"host": "b"}}, {"arguments": {"host": "b"}, "target": "c"}):
+            with pytest.raises(InvalidInput, match="`target` tells of the argument `host`"):
+                await edited(pairs, one, pairs.me, **fields)
+        await edited(pairs, one, pairs.me, arguments={"host": "b"}, target="b")
+
+
 # Once for each key
 
 

@@ -87,7 +87,9 @@ class Actor:
         return await self._on_one(lambda row: self.ring.edit(self.side, row, self._person(), row["revision"]))
 
     async def withdraw(self) -> Any:
-        return await self._on_one(lambda row: self.ring.withdraw(self.side, row, self._person()))
+        return await self._on_one(
+            lambda row: self.ring.withdraw(self.side, row, self.chance.choice(["rita", "rita", self._person()]))
+        )
 
     async def break_glass(self) -> Any:
         return await self._on_one(lambda row: self.ring.break_glass(self.side, row))
