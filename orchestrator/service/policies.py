@@ -12,7 +12,7 @@ from orchestrator.core.policy_file import PolicyBook, Written, written_policies
 from orchestrator.service.context import Caller, Context
 from orchestrator.store import ledger, policies
 from orchestrator.store.db import Connection, Params
-from orchestrator.store.events import Event
+from orchestrator.store.events import READY_CHANNEL, Event
 from orchestrator.wire import PolicyBookRecord, PolicyPublished, PolicyText, PolicyVersion, PolicyVersionList
 
 # Who publishes what is in the configuration folder when `keyturn up` starts.
@@ -82,7 +82,9 @@ async def _publish(ctx: Context, namespace: str, by: str, request: PolicyText) -
             "digest": digest,
             "versions": dict(numbers),
         }
+        await policies.thaw(conn, namespace, now)
         await ledger.append(conn, namespace, [Event("policy-published", by, facts)], now)
+    ctx.db.ring(READY_CHANNEL, namespace)
     return PolicyPublished(**_record(row), changed=True)
 
 
