@@ -10,6 +10,7 @@ from typing import Final
 from orchestrator.core.errors import InvalidDocument, NotFound
 from orchestrator.core.policy_file import PolicyBook, Written, written_policies
 from orchestrator.service.context import Caller, Context
+from orchestrator.service.refusals import noted
 from orchestrator.store import ledger, policies
 from orchestrator.store.db import Connection, Params
 from orchestrator.store.events import READY_CHANNEL, Event
@@ -22,9 +23,10 @@ _MOST_LISTED: Final = 200
 
 async def publish(ctx: Context, caller: Caller, request: PolicyText) -> PolicyPublished:
     """Let these policies decide from now on; the same text again changes nothing. Raises Forbidden, InvalidDocument."""
-    caller.need("admin")
-    await _checked(ctx, request.text, request.file)
-    return await _publish(ctx, caller.namespace, caller.person, request)
+    async with noted(ctx, caller, wanted="policy"):
+        caller.need("admin")
+        await _checked(ctx, request.text, request.file)
+        return await _publish(ctx, caller.namespace, caller.person, request)
 
 
 async def publish_own(ctx: Context, namespace: str, text: str, file: str) -> PolicyPublished | None:
