@@ -86,7 +86,7 @@ SELECT a.namespace, a.workflow_id
         WHERE namespace = n.namespace AND state = 'pending' AND kind = 'approval' AND policy_seen < n.policy_version
           AND workflow_id <> ALL (%(besides)s::text[])
         LIMIT %(limit)s) AS a
- WHERE n.policy_version > 0 LIMIT %(limit)s
+ WHERE n.policy_version > 0 ORDER BY n.namespace LIMIT %(limit)s
 """
 
 # One approval whole, with what rules see of its workflow. The workflow's row is locked.
