@@ -28,6 +28,7 @@ ALTER TABLE keyturn.approvals
 UPDATE keyturn.approvals SET asked_digest = digest;
 DROP INDEX keyturn.approvals_expiry;
 CREATE INDEX approvals_wake ON keyturn.approvals (wake_at) WHERE wake_at IS NOT NULL;
+CREATE INDEX approvals_judged ON keyturn.approvals (namespace, policy_seen) WHERE state = 'pending' AND kind = 'approval';
 CREATE INDEX approvals_review ON keyturn.approvals (review_by) WHERE reviewed_at IS NULL AND review_by IS NOT NULL;
 
 -- Somebody decides in another's place for a span of time.

@@ -322,6 +322,8 @@ CREATE TABLE keyturn.workflows (
 
 CREATE INDEX api_keys_by_person ON keyturn.api_keys USING btree (namespace, person);
 
+CREATE INDEX approvals_judged ON keyturn.approvals USING btree (namespace, policy_seen) WHERE (((state)::text = 'pending'::text) AND ((kind)::text = 'approval'::text));
+
 CREATE INDEX approvals_pending ON keyturn.approvals USING btree (namespace, urgent DESC, due_at, approval_id) WHERE ((state)::text = 'pending'::text);
 
 CREATE INDEX approvals_review ON keyturn.approvals USING btree (review_by) WHERE ((reviewed_at IS NULL) AND (review_by IS NOT NULL));

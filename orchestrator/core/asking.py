@@ -283,7 +283,8 @@ def terms_of(row: Mapping[str, Any]) -> Terms:
 
 def forbidden_by(row: Mapping[str, Any]) -> str | None:
     """The rule that forbade what an approval's row asked for, if one did."""
-    note = str((row["decision"] or {}).get("note", ""))
+    decision = cast("Mapping[str, object]", row["decision"] or {})
+    note = str(decision.get("note", ""))
     denied = row["route"] == Route.DENIED and note.startswith(_FORBIDDEN)
     return note.removeprefix(_FORBIDDEN) if denied else None
 

@@ -74,6 +74,8 @@ class Choice:
     acting_for: str | None = None
     # The link it came by, if it came by one.
     link: str | None = None
+    # Who made that link for somebody else.
+    link_by: str | None = None
     # Whose roles matter as well: of those the caller stands in for.
     also: Sequence[str] = ()
 
@@ -186,6 +188,8 @@ class Deciding:
         choice = replace(choice, text=redact.hide(choice.text, [row["action"], row["payload"]]))
         if who.via is not None:
             self._check_bridge(row, who)
+        if choice.link_by is not None:
+            who = who._replace(via=choice.link_by)
         written = Written(row["approval_id"])
         if choice.verdict is None:
             code = self._answer(row, choice, who, written)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from orchestrator.core.errors import Forbidden, InvalidInput, NotFound
 from orchestrator.service.context import Caller, Context
+from orchestrator.service.refusals import noted
 from orchestrator.store import delegations, ledger, people, workflows
 from orchestrator.store.db import Params
 from orchestrator.store.events import Event
@@ -15,8 +16,13 @@ from orchestrator.wire import DelegationRecord, DelegationRequest
 
 async def create(ctx: Context, caller: Caller, request: DelegationRequest) -> DelegationRecord:
     """Let somebody decide in the caller's place, or with `admin` in anybody's. NotFound, InvalidInput, Forbidden."""
-    caller.need("decide")
     principal = request.from_ or caller.person
+    async with noted(ctx, caller, wanted="delegation", principal=principal, to=request.to):
+        return await _create(ctx, caller, principal, request)
+
+
+async def _create(ctx: Context, caller: Caller, principal: str, request: DelegationRequest) -> DelegationRecord:
+    caller.need("decide")
     _check_own(caller, principal)
     if principal == request.to:
         detail = "nobody delegates to themselves"
@@ -57,6 +63,11 @@ async def list_open(ctx: Context, caller: Caller) -> Sequence[DelegationRecord]:
 
 async def revoke(ctx: Context, caller: Caller, delegation_id: str) -> DelegationRecord:
     """End a delegation now; ending it again changes nothing. NotFound, Forbidden."""
+    async with noted(ctx, caller, wanted="end of a delegation", delegation_id=delegation_id):
+        return await _revoke(ctx, caller, delegation_id)
+
+
+async def _revoke(ctx: Context, caller: Caller, delegation_id: str) -> DelegationRecord:
     caller.need("decide")
     async with ctx.db.transaction() as conn:
         found = await delegations.get(conn, caller.namespace, delegation_id)

@@ -10,9 +10,10 @@ from typing import Final
 from orchestrator.core.errors import InvalidDocument, NotFound
 from orchestrator.core.policy_file import PolicyBook, Written, written_policies
 from orchestrator.service.context import Caller, Context
+from orchestrator.service.refusals import noted
 from orchestrator.store import ledger, policies
 from orchestrator.store.db import Connection, Params
-from orchestrator.store.events import Event
+from orchestrator.store.events import READY_CHANNEL, Event
 from orchestrator.wire import PolicyBookRecord, PolicyPublished, PolicyText, PolicyVersion, PolicyVersionList
 
 # Who publishes what is in the configuration folder when `keyturn up` starts.
@@ -22,9 +23,10 @@ _MOST_LISTED: Final = 200
 
 async def publish(ctx: Context, caller: Caller, request: PolicyText) -> PolicyPublished:
     """Let these policies decide from now on; the same text again changes nothing. Raises Forbidden, InvalidDocument."""
-    caller.need("admin")
-    await _checked(ctx, request.text, request.file)
-    return await _publish(ctx, caller.namespace, caller.person, request)
+    async with noted(ctx, caller, wanted="policy"):
+        caller.need("admin")
+        await _checked(ctx, request.text, request.file)
+        return await _publish(ctx, caller.namespace, caller.person, request)
 
 
 async def publish_own(ctx: Context, namespace: str, text: str, file: str) -> PolicyPublished | None:
@@ -83,6 +85,10 @@ async def _publish(ctx: Context, namespace: str, by: str, request: PolicyText) -
             "versions": dict(numbers),
         }
         await ledger.append(conn, namespace, [Event("policy-published", by, facts)], now)
+    # In a transaction of its own: a namespace's row is the last to be locked.
+    async with ctx.db.connection() as conn:
+        await policies.thaw(conn, namespace, now)
+    ctx.db.ring(READY_CHANNEL, namespace)
     return PolicyPublished(**_record(row), changed=True)
 
 

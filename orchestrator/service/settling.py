@@ -5,15 +5,16 @@ looks or votes, writes it down; each transaction does one thing to one request, 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 
 from orchestrator.core.asking import escalated, kept_terms, terms_of
 from orchestrator.core.cel import facts_of
 from orchestrator.core.deadlines import next_reminder, passed
 from orchestrator.core.errors import ApprovalLapsed
-from orchestrator.core.model import ApprovalState, Kind, Level, Requester, Status
+from orchestrator.core.model import ApprovalState, Kind, Level, Requester, Requirement, Status
 from orchestrator.core.policy import Terms, stricter, terms_for
-from orchestrator.core.votes import CLOCK, Identity, resolve
+from orchestrator.core.votes import CLOCK, Identity, open_stage, resolve
 from orchestrator.service.context import Caller, Context
 from orchestrator.service.deciding import Choice, Deciding, judge
 from orchestrator.store import approvals, decisions, effects, events, people, workflows
@@ -40,7 +41,7 @@ async def settle(ctx: Context, namespace: str, workflow_id: str) -> bool:
             ctx.db.ring(CANCEL_CHANNEL, workflow_id)
         elif status is Status.READY:
             ctx.db.ring(READY_CHANNEL, namespace)
-        if status.finished or not deciding.behind:
+        if not deciding.behind:
             break
     return changed
 
@@ -58,9 +59,9 @@ async def _one(ctx: Context, namespace: str, workflow_id: str) -> Deciding | Non
 
 async def _settled(ctx: Context, conn: Connection, deciding: Deciding, row: Params) -> bool:
     if row["state"] == ApprovalState.APPROVED:
-        late = deciding.workflow["status"] == Status.READY and passed(row["wake_at"], deciding.now)
+        held = deciding.workflow["status"] in (Status.RUNNING, Status.WAITING)
         # What may have run under it is looked at however late.
-        if not late or await effects.in_doubt(conn, row["approval_id"]):
+        if held or not passed(row["wake_at"], deciding.now) or await effects.in_doubt(conn, row["approval_id"]):
             return False
         await _lapse(ctx, conn, deciding, row)
         return True
@@ -105,18 +106,32 @@ async def _tighten(ctx: Context, conn: Connection, deciding: Deciding, row: Para
         if (later.policy, str(later.version)) != (terms.policy, versions[-1]):
             versions.append(str(later.version))
         terms = later
-    before = whole["requirement"]
+    whole["policy_seen"] = published
+    if versions == whole["policy_versions"] and terms == terms_of(whole):
+        await approvals.put(conn, whole)
+        return whole
+    before = Requirement.from_json(whole["requirement"])
     whole |= {
-        "policy": terms.policy, "policy_versions": versions, "policy_seen": published,
+        "policy": terms.policy, "policy_versions": versions,
         "requirement": terms.requirement.to_json(), "roles": sorted(terms.requirement.roles),
         "terms": kept_terms(terms), "approval_ttl": terms.approval_ttl, **_times(whole, terms, deciding.now),
     }  # fmt: skip
     told: dict[str, object] = {
-        "request_id": row["approval_id"], "policy": terms.policy, "policy_versions": versions, "before": before,
-        "requirement": whole["requirement"],
+        "request_id": row["approval_id"], "policy": terms.policy, "policy_versions": versions,
+        "before": before.to_json(), "requirement": whole["requirement"],
     }  # fmt: skip
     await _write(ctx, conn, deciding, whole, Event("approval-policy-changed", CLOCK, told), None)
+    added = _open_to(deciding, row, terms.requirement) - _open_to(deciding, row, before)
+    if added and terms.notify and deciding.tells:
+        notice = {"kind": "requested", "approval_id": row["approval_id"], "data": {"roles": sorted(added)}}
+        await approvals.queue_notices(conn, deciding.caller.namespace, row["workflow_id"], [notice], ctx.clock())
     return whole
+
+
+def _open_to(deciding: Deciding, row: Params, requirement: Requirement) -> frozenset[str]:
+    """The roles that decide now where so much is required: those of the open stage."""
+    stage = open_stage(replace(view_of(row), requirement=requirement), deciding.asked.votes(row))
+    return frozenset(role for slot in requirement.stages[stage] for role in slot.open_to)
 
 
 def _since(whole: Params) -> datetime:
@@ -134,12 +149,19 @@ def _times(whole: Params, terms: Terms, now: datetime) -> Params:
 
 
 async def _lapse(ctx: Context, conn: Connection, deciding: Deciding, row: Params) -> None:
-    """Approved, and nothing ran within the approval's life; a retry requests it anew."""
+    """Approved, and nothing ran within the approval's life; a retry requests it anew. A workflow that has ended stays
+    as it is.
+    """
     approval_id, workflow_id = row["approval_id"], deciding.workflow["workflow_id"]
     detail = "an approval was not used in time and has lapsed; retry the workflow to request it anew"
     error = {"code": ApprovalLapsed.code, "detail": detail, "approval_ids": [approval_id]}
     whole = await approvals.whole(conn, approval_id)
     await approvals.put(conn, {**whole, "state": ApprovalState.LAPSED})
+    row |= {"state": ApprovalState.LAPSED.value, "wake_at": None}
+    if Status(deciding.workflow["status"]).finished:
+        told: dict[str, object] = {"request_id": approval_id}
+        await events.append(conn, workflow_id, [Event("approval-lapsed", CLOCK, told)], ctx.clock())
+        return
     move = {"workflow": workflow_id, "status": Status.FAILED, "reason": ApprovalLapsed.code, "error": error,
             "finished": True, "now": ctx.clock()}  # fmt: skip
     await workflows.move(conn, move)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 
 from orchestrator.core.errors import Unavailable
@@ -19,6 +20,8 @@ log = logging.getLogger("keyturn.timers")
 _BATCH = 100
 # As many connections as the sweep takes of a pool at once.
 _AT_ONCE = 4
+# So many seconds one sweep spends on what was published: nothing else of it may wait longer.
+_JUDGING = 5.0
 
 
 async def renew(ctx: Context, held: Sequence[tuple[str, int]], lease_seconds: float) -> set[str]:
@@ -38,14 +41,21 @@ async def sweep(ctx: Context) -> int:
         ctx.db.ring(events.EVENTS_CHANNEL, workflow_id, patient=True)
         done += 1
     for row in reviews:
-        await _review_due(ctx, row)
+        try:
+            await _review_due(ctx, row)
+        except Unavailable:
+            raise
+        except Exception:
+            # Nor must other reviews, and whatever else is due.
+            log.exception("approval %s: its review is due, and nobody could be told", row["approval_id"])
     return done + await _settle_due(ctx)
 
 
 async def _settle_due(ctx: Context) -> int:
     """Batch after batch, until nothing is due but what was looked at in vain: others may be at the same workflows, and
-    what cannot be done must not stand before what can.
+    what cannot be done must not stand before what can. What was published comes behind what time asks for.
     """
+    ends = time.monotonic() + _JUDGING
     done, in_vain = 0, set[str]()
     room = asyncio.Semaphore(_AT_ONCE)
 
@@ -59,9 +69,11 @@ async def _settle_due(ctx: Context) -> int:
     while True:
         async with ctx.db.connection() as conn:
             due = await approvals.due(conn, sorted(in_vain), _BATCH, ctx.clock())
-        wanted = dict.fromkeys((row["namespace"], row["workflow_id"]) for row in due)
+            more = len(due) < _BATCH and time.monotonic() < ends
+            behind = await approvals.behind(conn, sorted(in_vain), _BATCH) if more else []
+        wanted = dict.fromkeys((row["namespace"], row["workflow_id"]) for row in (*due, *behind))
         done += sum(await asyncio.gather(*(one(*found) for found in wanted)))
-        if len(due) < _BATCH:
+        if len(due) < _BATCH and len(behind) < _BATCH:
             return done
 
 

@@ -20,7 +20,8 @@ SELECT interrupt_id, max(round) AS round, bool_or(state = 'pending') AS pending 
 # it that nobody has written down yet.
 OF_WORKFLOW = """
 SELECT a.*, w.graph, w.title,
-       (a.state = 'pending' OR w.status = 'ready') AND a.wake_at <= coalesce(%(now)s::timestamptz, now())
+       (a.state = 'pending' OR w.status NOT IN ('running', 'waiting'))
+       AND a.wake_at <= coalesce(%(now)s::timestamptz, now())
        OR a.state = 'pending' AND a.kind = 'approval' AND a.policy_seen < n.policy_version AS behind
   FROM keyturn.approvals a JOIN keyturn.workflows w USING (workflow_id)
   LEFT JOIN keyturn.namespaces n ON n.namespace = a.namespace
@@ -33,7 +34,8 @@ WORKFLOW_OF = "SELECT workflow_id FROM keyturn.approvals WHERE namespace = %(nam
 # One approval, for showing; `behind` as above.
 GET = """
 SELECT a.*, w.graph, w.title,
-       (a.state = 'pending' OR w.status = 'ready') AND a.wake_at <= coalesce(%(now)s::timestamptz, now())
+       (a.state = 'pending' OR w.status NOT IN ('running', 'waiting'))
+       AND a.wake_at <= coalesce(%(now)s::timestamptz, now())
        OR a.state = 'pending' AND a.kind = 'approval' AND a.policy_seen < n.policy_version AS behind
   FROM keyturn.approvals a JOIN keyturn.workflows w USING (workflow_id)
   LEFT JOIN keyturn.namespaces n ON n.namespace = a.namespace
@@ -66,12 +68,25 @@ SELECT approval_id
 """
 
 # Workflows of which time has changed something that nobody has written down yet; an index probe when there is none. An
-# approval lapses only while no worker has its workflow.
+# approval lapses once no worker has its workflow and nothing else that it asks still waits: both end by themselves, so
+# whatever is due is done with one day.
 DUE = """
 SELECT a.namespace, a.workflow_id FROM keyturn.approvals a JOIN keyturn.workflows w USING (workflow_id)
- WHERE a.wake_at <= coalesce(%(now)s::timestamptz, now()) AND (a.state = 'pending' OR w.status = 'ready')
+ WHERE a.wake_at <= coalesce(%(now)s::timestamptz, now())
+   AND (a.state = 'pending' OR w.status NOT IN ('running', 'waiting'))
    AND a.workflow_id <> ALL (%(besides)s::text[])
  ORDER BY a.wake_at LIMIT %(limit)s
+"""
+
+# Workflows that ask for something policies published since may change; an index probe a namespace when there is none.
+BEHIND = """
+SELECT a.namespace, a.workflow_id
+  FROM keyturn.namespaces n CROSS JOIN LATERAL (
+       SELECT namespace, workflow_id FROM keyturn.approvals
+        WHERE namespace = n.namespace AND state = 'pending' AND kind = 'approval' AND policy_seen < n.policy_version
+          AND workflow_id <> ALL (%(besides)s::text[])
+        LIMIT %(limit)s) AS a
+ WHERE n.policy_version > 0 ORDER BY n.namespace LIMIT %(limit)s
 """
 
 # One approval whole, with what rules see of its workflow. The workflow's row is locked.
@@ -167,6 +182,11 @@ async def due(conn: Connection, besides: Sequence[str], limit: int, now: datetim
     """Namespace and id of workflows, besides some, that time has changed something of."""
     row = {"besides": list(besides), "limit": limit, "now": now}
     return await (await conn.execute(DUE, row)).fetchall()
+
+
+async def behind(conn: Connection, besides: Sequence[str], limit: int) -> list[Params]:
+    """Namespace and id of workflows, besides some, whose requests were not judged by the newest policies."""
+    return await (await conn.execute(BEHIND, {"besides": list(besides), "limit": limit})).fetchall()
 
 
 async def whole(conn: Connection, approval_id: str) -> Params:

@@ -56,6 +56,12 @@ WITH kept AS (
 SELECT * FROM kept
 """
 
+# A freeze may have been taken back: what waits for its end is looked at again.
+_THAW: Final[LiteralString] = """
+UPDATE keyturn.workflows SET run_at = coalesce(%(now)s::timestamptz, now())
+ WHERE namespace = %(namespace)s AND status = 'ready' AND reason = 'frozen'
+"""
+
 # Requests for approval, newest first, with what rules see of their workflows. Only the newest workflows are looked at.
 _PAST: Final[LiteralString] = """
 SELECT a.approval_id, a.namespace, a.workflow_id, a.node, a.action, a.description, a.requester, a.on_behalf_of,
@@ -128,6 +134,11 @@ async def publish(conn: Connection, book: NewBook, now: datetime | None) -> Para
     row = await (await conn.execute(_PUBLISH, parts)).fetchone()
     assert row is not None  # noqa: S101 an insert that returns
     return row
+
+
+async def thaw(conn: Connection, namespace: str, now: datetime | None) -> None:
+    """Let every workflow that a freeze holds be claimed again: whoever claims it asks the newest policies."""
+    await conn.execute(_THAW, {"namespace": namespace, "now": now})
 
 
 async def past(conn: Connection, namespace: str, limit: int, look_back: int) -> list[Params]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,8 +12,12 @@ from typing import Any
 
 import pytest
 
-from orchestrator.service import acting, approvals, explain, policies, timers, workflows
-from orchestrator.wire import ApprovalRecord, EditRequest, PolicyText, SubmitRequest
+from orchestrator.core.model import Requirement, Status
+from orchestrator.service import acting, approvals, breaking, explain, policies, timers, workflows
+from orchestrator.store import events
+from orchestrator.store.db import Connection
+from orchestrator.store.events import Event
+from orchestrator.wire import ApprovalRecord, BreakGlassRequest, EditRequest, PolicyText, SubmitRequest
 from tests.conftest import REPOSITORY
 from tests.harness import Keyturn, caller, running
 
@@ -52,13 +57,19 @@ class Waiting:
             found = await conn.execute("SELECT * FROM keyturn.approvals WHERE approval_id = %s", [one.approval_id])
             return (await found.fetchall())[0][name]
 
+    async def run_at(self, one: ApprovalRecord) -> datetime:
+        async with self.keyturn.ctx.db.connection() as conn:
+            found = await conn.execute("SELECT run_at FROM keyturn.workflows WHERE workflow_id = %s", [one.workflow_id])
+            at: datetime = (await found.fetchall())[0]["run_at"]
+            return at
+
     async def sweep(self, hours: float) -> int:
         self.clock.ahead = timedelta(hours=hours)
         return await timers.sweep(self.keyturn.ctx)
 
 
 @pytest.fixture
-async def waiting(keyturn: Keyturn) -> AsyncIterator[Waiting]:
+async def waiting(keyturn: Keyturn) -> Waiting:
     clock = Clock()
     return Waiting(replace(keyturn, ctx=replace(keyturn.ctx, clock=clock)), clock)
 
@@ -96,8 +107,9 @@ async def test_a_policy_that_is_taken_away_leaves_what_the_level_asks_for(waitin
     await waiting.publish("")
     now = await waiting.record(one)
     assert now.policy == "level:high"
-    assert sorted(slot["any_of"][0] for slot in now.stages[0]) == ["cto", "team_lead"]
-    assert (await waiting.column(one, "requirement"))["deny_threshold"] == 1
+    requirement = Requirement.from_json(await waiting.column(one, "requirement"))
+    assert sorted(min(slot.roles) for slot in requirement.stages[0]) == ["cto", "team_lead"]
+    assert requirement.deny_threshold == 1
 
 
 async def test_a_shorter_life_and_its_reminders_hold_for_what_waits(waiting: Waiting) -> None:
@@ -161,3 +173,97 @@ async def test_an_explanation_names_the_rule_that_forbids(database_url: str, tmp
         assert denied.route == "DENIED"
         found = await explain.approval(keyturn.ctx, keyturn.me, denied.approval_id)
     assert found.forbidden_by == "hands-off"
+
+
+# --- what nobody looks at ---
+
+
+async def test_those_who_decide_since_a_publication_are_asked_without_anybodys_looking(waiting: Waiting) -> None:
+    await waiting.publish("{name: p, stages: [[{role: team_lead}]]}")
+    one = await waiting.asked(DEPLOY)
+    await waiting.publish("{name: p, stages: [[{role: team_lead}, {role: cto}]]}")
+    assert await waiting.sweep(0) == 1
+    mine = await approvals.pending(waiting.keyturn.ctx, caller("cleo"), mine=True)
+    assert [row.approval_id for row in mine.workflows] == [one.approval_id]
+    assert await waiting.sweep(0) == 0
+    assert (await waiting.keyturn.types(one.workflow_id)).count("approval-policy-changed") == 1
+
+
+async def test_a_publication_that_changes_nothing_of_a_request_is_not_told_of_it(waiting: Waiting) -> None:
+    one = await waiting.asked(DEPLOY)
+    await waiting.publish("{name: other, match: action.operation == 'never'}")
+    assert await waiting.sweep(0) == 1
+    assert await waiting.sweep(0) == 0
+    assert "approval-policy-changed" not in await waiting.keyturn.types(one.workflow_id)
+
+
+async def test_a_freeze_that_is_taken_back_holds_no_longer(waiting: Waiting) -> None:
+    keyturn, now = waiting.keyturn, datetime.now(UTC)
+    span = f"{{from: {now - timedelta(days=1):%Y-%m-%dT%H:%M}, to: {now + timedelta(days=1):%Y-%m-%dT%H:%M}}}"
+    await waiting.publish(f"{{name: p, freeze: [{span}]}}")
+    one = await waiting.asked(DEPLOY)
+    other = await waiting.asked(DEPLOY)
+    # Only what asks for it afterwards is free of it: a request keeps what it was judged by.
+    await keyturn.approve(one.workflow_id, "tara")
+    async with asyncio.timeout(20), keyturn.ctx.db.listener("keyturn_events") as conn, keyturn.working():
+        while (await keyturn.get(one.workflow_id)).reason != "frozen":
+            async for _ in conn.notifies(timeout=0.5, stop_after=1):
+                pass
+    assert await waiting.run_at(one) > now + timedelta(hours=1)
+    await waiting.publish("{name: p}")
+    assert await waiting.run_at(one) < now + timedelta(hours=1)
+    assert (await waiting.record(other)).state == "pending"
+
+
+@pytest.mark.parametrize("status", [one.value for one in Status if one.value not in ("running", "waiting")])
+async def test_an_approval_that_nothing_uses_lapses_whatever_became_of_its_workflow(
+    waiting: Waiting, status: str
+) -> None:
+    one = await waiting.asked(DEPLOY)
+    await waiting.keyturn.approve(one.workflow_id, "tara")
+    async with waiting.keyturn.ctx.db.connection() as conn:
+        await conn.execute("UPDATE keyturn.workflows SET status = %s", [status])
+    assert await waiting.sweep(5) == 1
+    assert await waiting.column(one, "state") == "lapsed"
+    assert (await waiting.keyturn.get(one.workflow_id)).status == ("failed" if status == "ready" else status)
+    async with waiting.keyturn.ctx.db.connection() as conn:
+        found = await conn.execute("SELECT FROM keyturn.approvals WHERE wake_at IS NOT NULL")
+        assert await found.fetchall() == []
+
+
+async def test_what_waits_ends_whatever_became_of_its_workflow(waiting: Waiting) -> None:
+    """A pending request wakes at its expiry at the latest, which ends it: in every status."""
+    for status in Status:
+        one = await waiting.asked(DEPLOY)
+        async with waiting.keyturn.ctx.db.connection() as conn:
+            await conn.execute("UPDATE keyturn.workflows SET status = %s WHERE workflow_id = %s",
+                               [status.value, one.workflow_id])  # fmt: skip
+    await waiting.sweep(50)
+    async with waiting.keyturn.ctx.db.connection() as conn:
+        found = await conn.execute("SELECT state, wake_at FROM keyturn.approvals WHERE wake_at IS NOT NULL")
+        assert await found.fetchall() == []
+
+
+async def test_a_review_that_cannot_be_told_of_stops_nothing(waiting: Waiting, monkeypatch: pytest.MonkeyPatch) -> None:
+    await waiting.publish("{name: p, stages: [[{role: team_lead}]], break_glass: {role: cto, review_within: 1h}}")
+    ctx = waiting.keyturn.ctx
+    one, other = await waiting.asked(DEPLOY), await waiting.asked(DEPLOY)
+    for broken in (one, other):
+        await breaking.break_glass(ctx, caller("cleo"), broken.approval_id, BreakGlassRequest(justification="it burns"))
+    expired = await waiting.asked(DEPLOY)
+    append, failed = events.append, list[str]()
+
+    async def failing(conn: Connection, workflow_id: str, told: Sequence[Event], now: datetime | None) -> None:
+        if told[0].type == "review-due" and not failed:
+            failed.append(workflow_id)
+            message = "this one cannot be told"
+            raise RuntimeError(message)
+        await append(conn, workflow_id, told, now)
+
+    monkeypatch.setattr(events, "append", failing)
+    await waiting.sweep(30)
+    assert (await waiting.record(expired)).state == "expired"
+    (well,) = {one.workflow_id, other.workflow_id} - set(failed)
+    assert "review-due" in await waiting.keyturn.types(well)
+    await waiting.sweep(30)
+    assert "review-due" in await waiting.keyturn.types(failed[0])

@@ -30,7 +30,7 @@ async def browser(edge: Edge) -> AsyncIterator[httpx.AsyncClient]:
 async def linked(team: Team, one: ApprovalRecord, person: str = "tom", verdict: str = "approve", **more: Any) -> str:
     """The path of a new link."""
     body = {"person": person, "verdict": verdict, **more}
-    made = await team.post("rita", f"/approvals/{one.approval_id}/links", **body)
+    made = await team.post("cleo", f"/approvals/{one.approval_id}/links", **body)
     assert made.status_code == 201, made.text
     assert made.json()["url"].startswith(f"{team.edge.url}/links/")
     return str(made.json()["url"].removeprefix(team.edge.url))
@@ -224,3 +224,78 @@ async def test_another_site_has_nothing_to_misuse(team: Team, browser: httpx.Asy
     high = await linked(team, await team.asked(HIGH))
     assert refusal(await browser.post(high, headers=remembered)) == (403, "token_wrong_user")
     assert (await team.record(one))["state"] == "pending"
+
+
+# --- who made it, and what was refused ---
+
+
+async def events(keyturn: Keyturn, stream: str, kind: str) -> list[dict[str, Any]]:
+    """The events of one type in a chain: of a workflow, or of a namespace as `@name`."""
+    async with keyturn.ctx.db.connection() as conn:
+        statement = "SELECT actor, body FROM keyturn.events WHERE workflow_id = %s AND type = %s ORDER BY seq"
+        rows = await (await conn.execute(statement, [stream, kind])).fetchall()
+        return [{**row["body"], "actor": row["actor"]} for row in rows]
+
+
+async def test_who_made_a_link_is_told_with_the_vote_and_in_the_chain(team: Team, browser: httpx.AsyncClient) -> None:
+    one = await team.asked(MEDIUM)
+    path = await linked(team, one)
+    (made,) = await events(team.keyturn, one.workflow_id, "link-created")
+    assert (made["actor"], made["person"], made["verdict"]) == ("cleo", "tom", "approve")
+    assert path.removeprefix("/links/") not in str(made), "the chain is read by more people than may decide"
+    assert (await browser.post(path)).status_code == 200
+    vote = (await team.record(one))["votes"][0]
+    assert (vote["voter"], vote["via"]) == ("tom", "cleo")
+    (told,) = await events(team.keyturn, one.workflow_id, "vote-recorded")
+    assert (told["via"], told["link"]) == ("cleo", made["link"])
+    other = await team.asked(MEDIUM)
+    own = await team.post("tom", f"/approvals/{other.approval_id}/links", person="tom", verdict="approve")
+    assert (await browser.post(own.json()["url"].removeprefix(team.edge.url))).status_code == 200
+    assert (await team.record(other))["votes"][0]["via"] is None
+
+
+async def test_who_asked_or_edited_last_decides_through_nobodys_link(team: Team, browser: httpx.AsyncClient) -> None:
+    one = await team.asked(MEDIUM)
+    body = {"person": "tom", "verdict": "approve"}
+    path = f"/approvals/{one.approval_id}/links"
+    assert refusal(await team.post("rita", path, **body)) == (403, "self_approval")
+    edited = await team.post("tara", f"/approvals/{one.approval_id}/edit", action=MEDIUM | {"target": "archive"})
+    assert edited.status_code == 200
+    assert refusal(await team.post("tara", path, **body)) == (403, "self_approval")
+    refused = await events(team.keyturn, "@default", "refused")
+    assert [(row["actor"], row["code"]) for row in refused] == [("rita", "self_approval"), ("tara", "self_approval")]
+    by_another = await team.post("theo", path, **body)
+    assert (await browser.post(by_another.json()["url"].removeprefix(team.edge.url))).status_code == 200
+
+
+async def test_what_a_link_was_refused_for_is_in_the_workflows_chain(team: Team, browser: httpx.AsyncClient) -> None:
+    one, high = await team.asked(MEDIUM), await team.asked(HIGH)
+    late = await linked(team, one, ttl_seconds=0.001)
+    assert refusal(await browser.post(late)) == (410, "expired")
+    (told,) = await events(team.keyturn, one.workflow_id, "refused")
+    assert (told["actor"], told["code"], told["wanted"]) == ("tom", "expired", "link")
+    path = await linked(team, high)
+    async with team.edge.http(await team.edge.key("tom", namespace="elsewhere")) as stranger:
+        assert refusal(await stranger.post(path)) == (403, "token_wrong_user")
+        assert refusal(await stranger.post("/links/x.y.z")) == (404, "token_invalid")
+    (told,) = await events(team.keyturn, high.workflow_id, "refused")
+    assert (told["code"], told["of_namespace"]) == ("token_wrong_user", "elsewhere")
+    (told,) = await events(team.keyturn, "@elsewhere", "refused")
+    assert (told["actor"], told["code"]) == ("tom", "token_invalid")
+
+
+async def test_refused_links_delegations_and_policies_are_in_the_namespaces_chain(team: Team) -> None:
+    one = await team.asked(MEDIUM)
+    async with team.edge.http(await team.edge.key("tom", ("read", "decide"))) as tom:
+        link = {"person": "cleo", "verdict": "approve"}
+        assert (await tom.post(f"/approvals/{one.approval_id}/links", json=link)).status_code == 403
+        theirs = {"from": "cleo", "to": "tom", "ends_at": "2100-01-01T00:00:00Z"}
+        assert (await tom.post("/delegations", json=theirs)).status_code == 403
+        assert (await tom.delete("/delegations/dg-none")).status_code == 404
+        assert (await tom.post("/policy/publish", json={"text": "policies: []"})).status_code == 403
+    assert (await team.post("cleo", "/policy/publish", text="policies: [{nam: x}]")).status_code == 422
+    found = await events(team.keyturn, "@default", "refused")
+    assert [(row["actor"], row["wanted"]) for row in found] == [
+        ("tom", "link"), ("tom", "delegation"), ("tom", "end of a delegation"), ("tom", "POST /policy/publish"),
+        ("cleo", "policy"),
+    ]  # fmt: skip
