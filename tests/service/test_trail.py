@@ -199,7 +199,7 @@ class Spy:
 TOMORROW = datetime.now(UTC) + timedelta(days=1)
 
 
-async def done(deciding: Awaitable[list[Decided | Refusal]]) -> list[Decided | Refusal]:
+async def done(deciding: Awaitable[list[Decided | KeyturnError]]) -> list[Decided | Refusal]:
     """What of a stranger's batch was not simply not there."""
     return [one for one in await deciding if not isinstance(one, NotFound)]
 
