@@ -12,7 +12,14 @@ from typing import Any
 import pytest
 
 from orchestrator.core.canonical import MASK, chain_hash
-from orchestrator.core.errors import IdempotencyConflict, InvalidInput, NotFound, Refusal, SelfApproval, TokenWrongUser
+from orchestrator.core.errors import (
+    IdempotencyConflict,
+    InvalidInput,
+    KeyturnError,
+    NotFound,
+    SelfApproval,
+    TokenWrongUser,
+)
 from orchestrator.core.model import Verdict
 from orchestrator.service import acting, approvals, audit, breaking, delegations, explain, identity, links, workflows
 from orchestrator.service.context import Caller, Context
@@ -199,7 +206,7 @@ class Spy:
 TOMORROW = datetime.now(UTC) + timedelta(days=1)
 
 
-async def done(deciding: Awaitable[list[Decided | KeyturnError]]) -> list[Decided | Refusal]:
+async def done(deciding: Awaitable[list[Decided | KeyturnError]]) -> list[Decided | KeyturnError]:
     """What of a stranger's batch was not simply not there."""
     return [one for one in await deciding if not isinstance(one, NotFound)]
 
