@@ -240,10 +240,10 @@ class AnswerInvalid(Refusal):
 
 
 class AmbiguousApproval(Refusal):
-    """Several approvals are pending; facts list them as `approvals`."""
+    """It takes a name to say which approval is meant; facts list the pending ones as `approvals`."""
 
     code = "approval_id_needed"
-    title = "Several approvals are pending"
+    title = "Say which approval is meant"
 
 
 class NothingPending(Refusal):

@@ -164,7 +164,7 @@ class Deciding:
         if choice.approval_id is not None:
             return self.row(choice.approval_id)
         open_rows = [row for row in self.rows if row["state"] == ApprovalState.PENDING]
-        over = [row for row in self.rows if row["state"] != ApprovalState.PENDING and row["kind"] == Kind.APPROVAL]
+        over = [row for row in self.rows if _was_asked(row)]
         if choice.digest is not None and choice.digest not in {row["digest"] for row in over}:
             meant = [row for row in open_rows if row["digest"] == choice.digest]
             if len(meant) == 1:
@@ -358,6 +358,12 @@ class Deciding:
             resolved_by=row["resolved_by"],
             resolved_at=row["resolved_at"],
         )
+
+
+def _was_asked(row: Params) -> bool:
+    """Whether people were asked to approve it, and are no more: what a policy let through by itself was nobody's."""
+    by_policy = str(row["resolved_by"] or "").startswith("policy:")
+    return row["kind"] == Kind.APPROVAL and row["state"] != ApprovalState.PENDING and not by_policy
 
 
 def _columns(one: Vote, who: Identity) -> Params:

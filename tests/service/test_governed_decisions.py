@@ -120,6 +120,14 @@ async def test_who_lost_a_race_does_not_approve_the_next_gate(pairs: Keyturn) ->
     assert (await pairs.get(workflow)).status == "waiting"
 
 
+async def test_what_a_policy_let_through_by_itself_asks_for_no_name_later(pairs: Keyturn) -> None:
+    harmless = {"type": "approval", "action": {"operation": "vacuum"}}
+    async with pairs.working():
+        workflow = await pairs.submit("two", payload=harmless, payload2=deploy())
+        await pairs.asked(workflow)
+        assert await pairs.approve(workflow, "tara") == "resolved"
+
+
 async def test_a_new_idempotency_key_names_no_request(pairs: Keyturn) -> None:
     body = ApproveRequest(justification="x")
     async with pairs.working():
