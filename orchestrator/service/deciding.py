@@ -272,7 +272,7 @@ class Deciding:
 
     def _tell_next(self, row: Params, stage: int, before: int, written: Written) -> None:
         """A stage is complete: whoever decides in the next one is told."""
-        if self.tells and stage > before:
+        if self.tells and row["notify"] and stage > before:
             roles = {role for slot in view_of(row).requirement.stages[stage] for role in slot.open_to}
             data = {"stage": stage + 1, "roles": sorted(roles)}
             written.notices.append({"kind": "requested", "approval_id": row["approval_id"], "data": data})
@@ -317,7 +317,7 @@ class Deciding:
         self, row: Params, state: ApprovalState, who: Identity, decision: Mapping[str, object], written: Written
     ) -> None:
         """The one transition of this request and what it means for its workflow."""
-        if self.tells and row["kind"] == Kind.APPROVAL:
+        if self.tells and row["notify"] and row["kind"] == Kind.APPROVAL:
             data = {"state": state.value, "by": decision["by"], "note": decision["note"]}
             written.notices.append({"kind": "settled", "approval_id": row["approval_id"], "data": data})
         written.resolution = {"state": state.value, "resolved_by": who.person, "decision": decision}

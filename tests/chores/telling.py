@@ -149,9 +149,13 @@ class _RolledBackError(Exception):
     pass
 
 
-def write_config(folder: Path, channels: str) -> Path:
-    """The shipped rules with these channels."""
+def write_config(folder: Path, channels: str, *, quiet: bool = False) -> Path:
+    """The shipped rules with these channels; when `quiet`, nobody is told of anything but what a test queues."""
     shutil.copytree(CONFIG / "hitl", folder / "hitl", dirs_exist_ok=True)
+    if quiet:
+        rules = folder / "hitl" / "risk-assessment-rules.yaml"
+        text = rules.read_text(encoding="utf-8").replace("    approvers:", "    notify: false\n    approvers:")
+        rules.write_text(text, encoding="utf-8")
     (folder / "channels.yaml").write_text(channels, encoding="utf-8")
     return folder
 
@@ -170,7 +174,7 @@ async def telling(
 ) -> AsyncGenerator[Telling]:
     """A Keyturn with these channels and a deployment to production that waits for a decision."""
     with patch.dict(os.environ, environment or {}):
-        async with running(database_url, config=write_config(folder, channels), **overrides) as keyturn:
+        async with running(database_url, config=write_config(folder, channels, quiet=True), **overrides) as keyturn:
             for person, roles in PEOPLE.items():
                 request = PersonRequest(person=person, roles=roles, email=f"{person}@example.org")
                 await identity.put_person(keyturn.ctx, caller("root"), request)

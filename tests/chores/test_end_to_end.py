@@ -166,7 +166,7 @@ async def test_each_kind_of_message_reaches_those_it_is_for(database_url: str, t
                 clock.now += timedelta(minutes=11)
                 await told("reminder", {"tom", "tara", "theo"})
                 # The first stage is complete: those who decide in the next one are told.
-                await keyturn.approve(workflow_id, "tom")
+                await keyturn.approve(workflow_id, "tom", revision=2)
                 await told("requested", {"tom", "tara"}, {"tara", "theo"})
                 clock.now += timedelta(hours=1)
                 await told("escalated", {"cleo"})

@@ -93,14 +93,15 @@ async def test_who_stands_in_for_an_approver_is_told_too(database_url: str, tmp_
     with mail_server() as mailbox:
         async with telling(database_url, tmp_path, mail(mailbox.port)) as told:
             await told.rows(
-                "CREATE TABLE IF NOT EXISTS keyturn.delegations (namespace text, delegation_id text, from_person text,"
-                " to_person text, starts_at timestamptz, ends_at timestamptz, revoked_at timestamptz)", read=False
-            )  # fmt: skip
+                "INSERT INTO keyturn.people (namespace, person, email) VALUES ('default', 'root', 'root@example.org')"
+                " RETURNING 1"
+            )
             for principal, delegate, age in (("tom", "cleo", "0"), ("theo", "rita", "0"), ("tara", "root", "2 days")):
                 await told.rows(
                     "INSERT INTO keyturn.delegations (namespace, delegation_id, from_person, to_person, starts_at,"
-                    " ends_at) VALUES ('default', %s, %s, %s, now() - interval '3 days',"
-                    " now() + interval '1 day' - %s::interval) RETURNING 1", principal, principal, delegate, age
+                    " ends_at, created_by, created_at) VALUES ('default', %s, %s, %s, now() - interval '3 days',"
+                    " now() + interval '1 day' - %s::interval, 'root', now()) RETURNING 1",
+                    principal, principal, delegate, age,
                 )  # fmt: skip
             await told.notice("requested")
             await told.run()
