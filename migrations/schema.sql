@@ -70,6 +70,7 @@ CREATE TABLE keyturn.approvals (
     remind_at timestamp with time zone,
     revised_at timestamp with time zone,
     escalated_at timestamp with time zone,
+    begun_at timestamp with time zone,
     broken_by text,
     review_by timestamp with time zone,
     reviewed_by text,
@@ -455,19 +456,22 @@ BEGIN
 
     PERFORM keyturn.write_checkpoints(p_workflow, p.checkpoints, p.blobs, p.writes, p_bytes);
 
-    -- Decisions that what is committed contains; and approvals behind which something has run by now.
+    -- Decisions that what is committed contains; approvals whose node or workflow is done with it, and those behind which
+    -- something has run by now.
     IF p.delivered IS NOT NULL OR p.executed OR p.completed IS NOT NULL THEN
         UPDATE keyturn.approvals a
            SET delivered_at = coalesce(delivered_at, v_now),
+               begun_at = coalesce(begun_at, CASE WHEN p.completed IS NOT NULL THEN v_now END),
                state = CASE WHEN f.done THEN 'executed' ELSE a.state END,
                executed_at = CASE WHEN f.done THEN v_now ELSE executed_at END
           FROM (SELECT approval_id, state = 'approved' AND kind = 'approval'
-                       AND (p.executed OR p.completed IS NOT NULL)
+                       AND (p.executed OR coalesce(node = ANY (p.completed), false))
                        AND NOT EXISTS (SELECT FROM keyturn.effects e
                                         WHERE e.approval_id = d.approval_id AND e.state <> 'finished') AS done
                   FROM keyturn.approvals d
                  WHERE workflow_id = p_workflow AND (delivered_at IS NOT NULL OR approval_id = ANY (p.delivered))) AS f
-         WHERE a.approval_id = f.approval_id AND (f.done OR delivered_at IS NULL);
+         WHERE a.approval_id = f.approval_id
+           AND (f.done OR delivered_at IS NULL OR begun_at IS NULL AND p.completed IS NOT NULL);
     END IF;
     IF p.approvals IS NOT NULL THEN
         INSERT INTO keyturn.approvals (

@@ -105,6 +105,7 @@ RETURNING w.workflow_id, w.namespace, w.graph, w.graph_version, w.epoch, w.attem
       WHERE a.workflow_id = w.workflow_id
         AND (a.delivered_at IS NULL AND a.state IN ('approved', 'executed', 'rejected', 'answered')
              OR a.delivered_at IS NOT NULL AND a.kind = 'approval' AND a.state IN ('approved', 'lapsed', 'stale')
+                AND a.begun_at IS NULL
                 AND NOT EXISTS (SELECT FROM keyturn.effects e WHERE e.approval_id = a.approval_id))) AS decided
 """
 

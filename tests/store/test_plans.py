@@ -52,7 +52,8 @@ def new(nth: int) -> NewWorkflow:
 
 async def test_the_hot_statements_settle_on_one_plan_each(conn: Connection) -> None:
     claim = {"graphs": ["g"], "free": 3, "suspects": 1, "owner": "w", "lease": 9.0, "now": None}
-    asked = Asked({"workflow_id": "none", "version": "3", "now": datetime.now(UTC)}, [], {})
+    known = {"policy_version": 0, "people_version": 0}
+    asked = Asked({"workflow_id": "none", "version": "3", "now": datetime.now(UTC), **known}, [], {})
     # With next to no rows any plan is good enough.
     for _ in range(10):
         await workflows.insert(conn, [new(one) for one in range(100)])
