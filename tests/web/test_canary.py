@@ -129,7 +129,7 @@ async def edited(it: Whole) -> None:
     await it.due(approval_id, "escalate_at", "approval-escalated")
     await look(it, workflow_id, approval_id)
     for verdict in ("approve", "reject"):
-        link = await it.post("rita", f"/approvals/{approval_id}/links", 201, person="cleo", verdict=verdict)
+        link = await it.post("cleo", f"/approvals/{approval_id}/links", 201, person="cleo", verdict=verdict)
         page = await it.call("cleo", "GET", link["url"].removeprefix(it.url))
         assert "db1" in page.text
     for words in (["status"], ["explain"], ["events"], ["graph"]):
