@@ -60,6 +60,9 @@ class Settings(BaseSettings):
     connect_timeout_seconds: Annotated[int, Field(ge=1, le=600)] = 5
     statement_timeout_seconds: Seconds = 30.0
 
+    # Names that mark a key's value as a secret, besides those that always do; with commas between them.
+    secret_keys: str | None = Field(default=None, max_length=2_000)
+
     # Where people reach this Keyturn, for the links in messages.
     public_url: str | None = Field(default=None, pattern=r"^https?://[^/\s?#@]+(/[^\s?#]*)?$")
     notify_attempts: int = Field(default=30, ge=1, le=1_000)
@@ -114,6 +117,11 @@ class Settings(BaseSettings):
     def public_address(self) -> str:
         """Where people reach this Keyturn, without a slash at the end."""
         return (self.public_url or f"http://127.0.0.1:{self.port}").rstrip("/")
+
+    @property
+    def secret_key_names(self) -> list[str]:
+        """The names of `secret_keys`."""
+        return [name for part in (self.secret_keys or "").split(",") if (name := part.strip())]
 
     def require_database_url(self) -> str:
         """The address of the database, for processes that do not run one of their own."""

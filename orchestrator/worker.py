@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from orchestrator.chores import app as chores
 from orchestrator.chores.notify import Notifier
+from orchestrator.core.canonical import redact
 from orchestrator.core.errors import LeaseLost, Poisoned, Unavailable
 from orchestrator.core.model import Status
 from orchestrator.engine.catalog import Catalog
@@ -74,6 +75,7 @@ class Worker:
     _notifier: Notifier = field(init=False)
 
     def __post_init__(self) -> None:
+        redact.configure(self.settings.secret_key_names)
         # A variable that is not set or a mistake in a template is told before anything runs.
         self._notifier = chores.make_notifier(
             self.ctx.db,

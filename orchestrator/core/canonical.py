@@ -62,6 +62,10 @@ class Redactor:
     """Masks the values of keys that name secrets, at any depth. `extra` adds key patterns (case ignored)."""
 
     def __init__(self, extra: Sequence[str] = ()) -> None:
+        self.configure(extra)
+
+    def configure(self, extra: Sequence[str]) -> None:
+        """Mask the values of keys that contain any of `extra` too, from now on: once, when a process starts."""
         patterns = [_SECRET.pattern, *(re.escape(name) for name in extra)]
         pattern = re.compile("|".join(patterns), re.IGNORECASE)
 

@@ -17,6 +17,7 @@ from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orchestrator.config import load_governance
+from orchestrator.core.canonical import redact
 from orchestrator.service.context import Clock, Context, database_clock
 from orchestrator.service.identity import Keyring
 from orchestrator.settings import Settings
@@ -48,6 +49,7 @@ def create_app(settings: Settings, *, context: Context | None = None, clock: Clo
 
     Raises InvalidInput when there is neither, and InvalidDocument when a configuration file is wrong.
     """
+    redact.configure(settings.secret_key_names)
     owned = context is None
     if context is None:
         context = Context(_database(settings), load_governance(settings.config_dir), clock)
