@@ -76,8 +76,7 @@ class Asking:
             "thresholds": list(self.thresholds), "raised_to": self.raised_to and self.raised_to.value,
             "justification": self.justification,
         }  # fmt: skip
-        usual = {**_USUAL, "from_agent": False}
-        changed = {name: value for name, value in kept.items() if value != usual[name]}
+        changed = {name: value for name, value in kept.items() if value != _USUAL[name]}
         return changed or None
 
     @classmethod

@@ -85,16 +85,19 @@ async def get(ctx: Context, caller: Caller, approval_id: str) -> ApprovalRecord:
 
 async def current(ctx: Context, caller: Caller, approval_id: str) -> Params:
     """The approval's row, after what time has done meanwhile. NotFound."""
-    for look in (1, 2):
-        async with ctx.db.connection() as conn:
-            row = await approvals.get(conn, caller.namespace, approval_id, ctx.clock())
-        if row is None:
-            raise unknown_approval(approval_id)
-        if not row["behind"] or look > 1:
-            return row
+    row = await _found(ctx, caller, approval_id)
+    if row["behind"]:
         await settle(ctx, caller.namespace, row["workflow_id"])
-    message = "the second look returns"
-    raise AssertionError(message)
+        row = await _found(ctx, caller, approval_id)
+    return row
+
+
+async def _found(ctx: Context, caller: Caller, approval_id: str) -> Params:
+    async with ctx.db.connection() as conn:
+        row = await approvals.get(conn, caller.namespace, approval_id, ctx.clock())
+    if row is None:
+        raise unknown_approval(approval_id)
+    return row
 
 
 async def approve(

@@ -32,17 +32,22 @@ class Laws:
 
     async def at(self, namespace: str, policy_version: int, people_version: int) -> Law:
         """The law with these published policies and these people, or newer ones. Raises Unavailable."""
-        wanted = (policy_version, people_version)
-        known, law = self._known.get(namespace, (None, None))
-        if law is not None and known is not None and known[0] >= policy_version and known[1] >= people_version:
-            return law
-        book = await self._books.at(self._db, namespace, policy_version)
+        known = self._known.get(namespace)
+        if known is not None and known[0][0] >= policy_version and known[0][1] >= people_version:
+            return known[1]
         async with self._db.connection() as conn:
             holders = await people.by_role(conn, namespace)
+        # Whoever asks may know newer people and older policies than are remembered, and others ask meanwhile.
+        (policies, persons), _ = self._known.get(namespace, ((0, 0), None))
+        versions = (max(policies, policy_version), max(persons, people_version))
+        book = await self._books.at(self._db, namespace, versions[0])
         law = Law(self._governance.rules, book, holders, self._governance.confidence)
+        newest = self._known.get(namespace)
+        if newest is not None and newest[0][0] > versions[0]:
+            return newest[1]
         if len(self._known) >= _REMEMBER_AT_MOST:
             self._known.clear()
-        self._known[namespace] = (wanted, law)
+        self._known[namespace] = (versions, law)
         return law
 
     async def refresh(self) -> None:

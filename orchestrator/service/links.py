@@ -14,7 +14,7 @@ import jwt
 
 from orchestrator.chores.message import Link as MessageLink
 from orchestrator.chores.message import Links
-from orchestrator.core.errors import Expired, NotFound, SelfApproval, TokenInvalid, TokenWrongUser
+from orchestrator.core.errors import Expired, NotFound, NotStorable, SelfApproval, TokenInvalid, TokenWrongUser
 from orchestrator.core.model import Kind, Level, Verdict
 from orchestrator.core.votes import CLOCK, selves_of
 from orchestrator.service import approvals as decided_by
@@ -147,7 +147,7 @@ async def _claims(ctx: Context, token: str) -> dict[str, Any]:
             token, key, algorithms=[_ALGORITHM], audience=_AUDIENCE,
             options={"require": required, "verify_exp": False},
         )  # fmt: skip
-    except (jwt.InvalidTokenError, ValueError) as error:
+    except (jwt.InvalidTokenError, ValueError, NotStorable) as error:
         detail = "this link was not made here, or it was changed on the way"
         raise TokenInvalid(detail) from error
 

@@ -299,3 +299,13 @@ async def test_refused_links_delegations_and_policies_are_in_the_namespaces_chai
         ("tom", "link"), ("tom", "delegation"), ("tom", "end of a delegation"), ("tom", "POST /policy/publish"),
         ("cleo", "policy"),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("namespace", ["", "elsewhere", "a\0b", "\ud800", 7])
+async def test_a_token_that_claims_whatever_namespace_is_none_of_ours(
+    browser: httpx.AsyncClient, namespace: object
+) -> None:
+    claims = {"ns": namespace, "aud": "keyturn-link", "jti": "1", "sub": "tom", "exp": 4102444800, "created_by": "tom"}
+    path = f"/links/{jwt.encode(claims, b'0' * 32, algorithm='HS256')}"
+    assert (await browser.get(path)).status_code == 404
+    assert refusal(await browser.post(path)) == (404, "token_invalid")
