@@ -21,6 +21,7 @@ class GraphOptions:
     version: str | None = None
     history: Literal["latest", "full"] = "latest"
     max_running: int | None = None
+    plan: Mapping[str, object] | None = None
 
 
 def options(
@@ -30,12 +31,14 @@ def options(
     version: str | None = None,
     history: Literal["latest", "full"] = "latest",
     max_running: int | None = None,
+    plan: Mapping[str, object] | None = None,
 ) -> G:
     """Attach settings to a compiled graph and return it.
 
     `input_schema` is a JSON Schema that a submitted input must match (default: the graph's own). `version` names this
     version of the graph (default: a digest of its shape and code). `history="full"` keeps every checkpoint.
     `max_running` is how many workflows of the graph may run at once over all workers (default: no limit).
+    `plan` tells the progress view of its steps: `{"steps": [{"name", "title"?, "weight"?, "substeps"?}]}`.
     """
-    object.__setattr__(graph, ATTRIBUTE, GraphOptions(input_schema, version, history, max_running))
+    object.__setattr__(graph, ATTRIBUTE, GraphOptions(input_schema, version, history, max_running, plan=plan))
     return graph
