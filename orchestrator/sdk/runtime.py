@@ -109,6 +109,10 @@ class Host(Protocol):
         """The workflow this node runs for."""
         ...
 
+    def note(self, kind: str, data: Mapping[str, object]) -> None:
+        """Note an event of the running workflow; watchers see it within a tenth of a second. Any thread may call."""
+        ...
+
     async def begin_effect(self, key: str, visit: Visit, name: str, binding: Binding | None) -> EffectEntry:
         """Record that the effect is about to run, or say what is already known of it."""
         ...
@@ -131,10 +135,6 @@ class Host(Protocol):
 
     def wait(self, work: Coroutine[object, object, T]) -> T:
         """Run `work` on the engine's loop from a sync node's thread, and wait for it."""
-        ...
-
-    def note(self, kind: str, data: Mapping[str, object]) -> None:
-        """Note an event of the workflow, to be written soon; callable from the loop and from sync nodes' threads."""
         ...
 
 
