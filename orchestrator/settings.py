@@ -60,6 +60,10 @@ class Settings(BaseSettings):
     connect_timeout_seconds: Annotated[int, Field(ge=1, le=600)] = 5
     statement_timeout_seconds: Seconds = 30.0
 
+    # The live view of a person's tasks: how many at most, and how long those that have ended stay in it.
+    tasks_shown: int = Field(default=10, ge=1, le=100)
+    tasks_finished_seconds: Seconds = 300.0
+
     # Names that mark a key's value as a secret, besides those that always do; with commas between them.
     secret_keys: str | None = Field(default=None, max_length=2_000)
 

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from time import monotonic
 from typing import Any, cast
 
-from langgraph.errors import GraphDrained, GraphRecursionError
+from langgraph.errors import GraphDrained, GraphRecursionError, NodeTimeoutError
 from langgraph.runtime import RunControl
 from langgraph.types import Command, GraphOutput
 
@@ -22,6 +22,7 @@ from orchestrator.core.canonical import redact
 from orchestrator.core.errors import Frozen, GraphChanged, KeyturnError, LeaseLost, Unavailable
 from orchestrator.core.model import ApprovalState, Status
 from orchestrator.core.policy_file import PolicyBook
+from orchestrator.core.progress import STEP_TIMED_OUT
 from orchestrator.engine import feeding, pause, standing_approvals
 from orchestrator.engine.announcing import tell_once
 from orchestrator.engine.catalog import GraphEntry
@@ -276,6 +277,8 @@ class Segment:
         code = error.code if isinstance(error, KeyturnError) else "node_error"
         if isinstance(error, GraphRecursionError):
             code = "recursion_limit"
+        if isinstance(error, NodeTimeoutError):
+            code = STEP_TIMED_OUT
         detail = error.detail if isinstance(error, KeyturnError) else f"{type(error).__name__}: {error}"
         # What a graph raises may repeat the secrets it was given, by its input or by what was approved (rule 25).
         told = redact.hide(detail, self._secrets)[:_MAX_DETAIL]

@@ -6,6 +6,7 @@ The engine sets the run's `Host` and each node's `Visit`; graph authors never to
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Coroutine, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ class Told:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._began = time.monotonic()
         self._body: dict[str, object] = {}
         self._substeps: dict[str, float] = {}
 
@@ -44,7 +46,9 @@ class Told:
             return self._whole()
 
     def _whole(self) -> dict[str, object]:
-        return {**self._body, "substeps": dict(self._substeps)} if self._substeps else dict(self._body)
+        # What it has told was reached in so many seconds: waits and earlier attempts do not count.
+        whole = {**self._body, "seconds": round(time.monotonic() - self._began, 3)}
+        return {**whole, "substeps": dict(self._substeps)} if self._substeps else whole
 
 
 @dataclass(frozen=True, slots=True)
