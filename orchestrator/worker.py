@@ -38,7 +38,7 @@ _POLL = 1.0
 _AGAIN = (0.01, 0.03)
 # Steps are told after so many seconds at the latest, news at once, and neither more often than the pause allows: with
 # their way to the watcher, a change is to be seen within a tenth of a second.
-_ANNOUNCE, _ANNOUNCE_PAUSE = 0.15, 0.075
+_ANNOUNCE, _ANNOUNCE_PAUSE = 0.15, 0.07
 _PRESENCE = 10.0
 _OUTAGE_PAUSE = 0.5
 _LAST_WORDS = 5.0

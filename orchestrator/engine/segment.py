@@ -297,7 +297,7 @@ class Segment:
             except KeyturnError:
                 self._saver.give_back(noted)
                 raise
-        self._ring()
+        self._db.ring(events.EVENTS_CHANNEL, self.lease.workflow_id)  # somebody may be looking at it
         return True
 
     async def _decided_by_policy(self, planned: pause.Pause) -> None:
