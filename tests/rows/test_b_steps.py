@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import statistics
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from orchestrator.sdk.client import Keyturn
 from orchestrator.service import progress, workflows
 from orchestrator.service.dispatch import Claimer
 from orchestrator.wire_progress import TaskProgress
 from tests.apps import long_tasks
 from tests.apps.long_tasks import Board, Place
-from tests.harness import APPS, Keyturn, caller, running
+from tests.harness import APPS, caller, running
+from tests.harness import Keyturn as Running
 from tests.web.edge import served
 from tests.web.sse import stream
+from tests.web.test_cli import keyturn_command
 
 log = logging.getLogger("keyturn.tests")
 
@@ -32,7 +37,7 @@ AT_ONCE = 1.0
 class Tasks:
     """A Keyturn with long tasks, and the board of this test."""
 
-    keyturn: Keyturn
+    keyturn: Running
     name: str
     board: Board
 
@@ -194,6 +199,28 @@ async def test_b5_a_viewer_sees_ten_tasks_of_their_own_the_newest_first(tasks: T
         async with edge.http(await edge.key("zoe", namespace="elsewhere")) as stranger:
             assert (await stranger.get(f"/workflows/{mine[0]}/progress")).status_code == 404
             assert (await stranger.get("/tasks")).json() == {"tasks": [], "more": 0}
+
+
+async def test_b5_the_command_line_and_the_clients_show_how_far_tasks_are(tasks: Tasks, tmp_path: Path) -> None:
+    async with tasks.keyturn.working(), served(tasks.keyturn) as edge:
+        rita = {"KEYTURN_URL": edge.url, "KEYTURN_KEY": await edge.key()}
+        workflow_id = await tasks.submit("export")
+        await tasks.until_told(workflow_id, percent=6.2)
+        listed = await keyturn_command("tasks", cwd=tmp_path, **rita)
+        cells = listed.out.rstrip("\n").split("\t")
+        assert (*cells[:3], *cells[4:]) == (workflow_id, "running", "6%", "export", "collecting")
+        as_json = json.loads((await keyturn_command("tasks", "--json", cwd=tmp_path, **rita)).out)
+        assert as_json["tasks"][0]["workflowId"] == workflow_id
+        with Keyturn(edge.url, rita["KEYTURN_KEY"]) as client:
+            found = await asyncio.to_thread(client.progress, workflow_id)
+            assert (found.workflow_id, found.percent) == (workflow_id, 6.2)
+            assert [one.workflow_id for one in (await asyncio.to_thread(client.tasks)).tasks] == [workflow_id]
+        for place in ("collect", "copy", "copied"):
+            tasks.place(place).open()
+        watched = await keyturn_command("watch", workflow_id, cwd=tmp_path, **rita)
+    assert watched.code == 0
+    assert "message=collecting node=collect percent=25.0" in watched.out
+    assert "workflow-completed" in watched.out.splitlines()[-1]
 
 
 async def test_b5_a_graph_without_a_plan_becomes_a_task_when_it_tells_its_progress(tasks: Tasks) -> None:
