@@ -18,7 +18,7 @@ import httpx
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, convert_to_openai_messages
-from langchain_core.messages.tool import tool_call_chunk
+from langchain_core.messages.tool import ToolCallChunk, tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
@@ -150,15 +150,15 @@ def _chunks(line: str) -> Iterator[ChatGenerationChunk]:
     data = line.removeprefix("data:").strip()
     if not line.startswith("data:") or data == "[DONE]":
         return
-    for choice in json.loads(data).get("choices") or ():
-        delta = choice.get("delta") or {}
-        calls = [
-            tool_call_chunk(
-                name=(one.get("function") or {}).get("name"),
-                args=(one.get("function") or {}).get("arguments"),
-                id=one.get("id"),
-                index=one.get("index", 0),
-            )
-            for one in delta.get("tool_calls") or ()
-        ]
-        yield ChatGenerationChunk(message=AIMessageChunk(content=delta.get("content") or "", tool_call_chunks=calls))
+    for choice in cast("list[dict[str, Any]]", json.loads(data).get("choices") or []):
+        delta: dict[str, Any] = choice.get("delta") or {}
+        calls = [_call_chunk(one) for one in cast("list[dict[str, Any]]", delta.get("tool_calls") or [])]
+        content = str(delta.get("content") or "")
+        yield ChatGenerationChunk(message=AIMessageChunk(content=content, tool_call_chunks=calls))
+
+
+def _call_chunk(one: Mapping[str, Any]) -> ToolCallChunk:
+    function: dict[str, Any] = one.get("function") or {}
+    return tool_call_chunk(
+        name=function.get("name"), args=function.get("arguments"), id=one.get("id"), index=one.get("index", 0)
+    )

@@ -1,7 +1,8 @@
 """The inbox: a free-text capture is filed under People, Projects, Ideas or Admin, with a confidence.
 
 Below 0.6 one focused question between the two likeliest is asked, at most twice; then it is the best guess. The chat
-model that KEYTURN_TRIAGE_MODEL names classifies; without one, or when its answer is of no use, the rules do, and say so.
+model that KEYTURN_TRIAGE_MODEL names classifies. Without one, or when its answer is of no use, the rules do, and it is
+told.
 """
 
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -23,7 +24,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from typing_extensions import TypedDict
 
 from graphs.models import chat_model
-from graphs.triage_rules import CATEGORIES, LONGEST_TITLE, SCORER, named, title_of, verdict
+from graphs.triage_rules import LONGEST_TITLE, SCORER, named, title_of, verdict
 from orchestrator.sdk import PURE, InvalidInput, asked, options
 
 VARIABLE: Final = "KEYTURN_TRIAGE_MODEL"
@@ -348,4 +349,4 @@ def graph() -> CompiledStateGraph[State, None, Input, Result]:
     builder.add_edge("clarify", "listen")
     builder.add_conditional_edges("listen", heard_enough, ["classify", "respond"])
     builder.add_edge("respond", END)
-    return options(builder.compile(), input_schema=INPUT_SCHEMA)
+    return options(builder.compile(), input_schema=INPUT_SCHEMA, text_nodes=SHOWN, capture=True)
