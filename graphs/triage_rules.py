@@ -141,7 +141,8 @@ def verdict(text: str) -> Verdict:
 
 def _found(text: str) -> list[tuple[str, float, str]]:
     """Every cue of the text: the category it speaks for, how much, and the words."""
-    lowered = text.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
+    # "No idea" is none.
+    lowered = re.sub(r"\bno idea\b", "", text.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'"))
     found = [
         (cue.category, cue.weight, words)
         for cue in _CUES

@@ -159,6 +159,8 @@ class Segment:
             "durability": "sync", "version": "v2", "control": self.control, "interrupt_after": interrupt_after
         }  # fmt: skip
         if shown := self._entry.text_nodes:
+            # As `ainvoke` does: the result is what the graph declares as its output, not its whole state.
+            how |= {"output_keys": graph.output_channels}
             parts = graph.astream(feed, self._thread(), stream_mode=["values", "messages"], subgraphs=True, **how)
             return await output_of(parts, shown, self._say)
         output: GraphOutput[Any] = await graph.ainvoke(feed, self._thread(), **how)
