@@ -111,7 +111,8 @@ _NAME_FIRST: Final = re.compile(
     r"^[A-Z][a-z]+(?: [A-Z][a-z]+)?"
     r"(?:'s\b| (?:is|was|has|had|wants|likes|loves|said|says|told|asked|works|lives|knows|from)\b)"
 )
-_NAME_WEIGHTS: Final = (1.5, 0.5)
+# Alone, a name is not enough: cities and nouns of other languages have capitals too.
+_NAME_WEIGHTS: Final = (1.4, 0.5)
 _NO_NAMES: Final = re.compile(
     r"(?:mon|tues|wednes|thurs|fri|satur|sun)day|january|february|march|april|may|june|july|august|september|october"
     r"|november|december|english|german|french|spanish|internet|python|google|amazon|netflix|apple|microsoft|github"
