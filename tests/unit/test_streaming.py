@@ -57,9 +57,9 @@ def test_without_secrets_nothing_is_kept_back() -> None:
 def test_a_message_that_was_cut_off_ends_before_the_next_begins() -> None:
     told = Told()
     writing = Writing(frozenset({"speak"}), told)
-    writing.take(AIMessageChunk("he", id="1"), about("speak"))
-    writing.take(AIMessageChunk("hel", id="2"), about("speak"))
-    writing.take(AIMessageChunk("lo", id="2", chunk_position="last"), about("speak"))
+    writing.take(AIMessageChunk(content="he", id="1"), about("speak"))
+    writing.take(AIMessageChunk(content="hel", id="2"), about("speak"))
+    writing.take(AIMessageChunk(content="lo", id="2", chunk_position="last"), about("speak"))
     writing.close()
     assert told.parts == [
         ("1", "speak", "he", False),
