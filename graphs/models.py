@@ -33,7 +33,7 @@ _SECONDS: Final = 60.0
 
 
 def chat_model(name: str, variable: str) -> BaseChatModel:
-    """The model that `variable` names. InvalidInput when the package it needs is not installed."""
+    """The model that `variable` names. InvalidInput when there is no such one here."""
     if name.startswith(COMPATIBLE):
         url = os.environ.get("KEYTURN_MODEL_URL", "").strip() or DEFAULT_URL
         return CompatibleChat(
@@ -42,9 +42,11 @@ def chat_model(name: str, variable: str) -> BaseChatModel:
     try:
         init = cast("Callable[[str], BaseChatModel]", import_module("langchain.chat_models").init_chat_model)
         return init(name)
-    except ImportError as error:
-        detail = f"{variable} is {name}, and {error.name or error} is not installed: pip install langchain"
-        detail += " and the package of the model's provider, or unset the variable to do without a model"
+    except (ImportError, ValueError) as error:
+        missing = error.name if isinstance(error, ImportError) else None
+        why = f"{missing} is not installed" if missing else str(error).partition("\n")[0]
+        detail = f"{variable} is {name}: {why}; pip install langchain and the package of the model's provider, or unset"
+        detail += " the variable to do without a model"
         raise InvalidInput(detail, model=name) from error
 
 

@@ -210,7 +210,7 @@ def by_rules(text: str) -> Found:
 
 async def by_model(name: str, text: str) -> Found:
     """What the model makes of it. Raises whatever keeps its answer from being used."""
-    asking = chat_model(name, VARIABLE).with_structured_output(Filing, include_raw=True)
+    asking = chat_model(name, VARIABLE).with_structured_output(Filing, include_raw=True, method="function_calling")
     async with asyncio.timeout(_MODEL_SECONDS):
         told = await asking.ainvoke([SystemMessage(INSTRUCTIONS), HumanMessage(text)])
     given = cast("Mapping[str, Any]", told)
@@ -248,7 +248,7 @@ def _why(error: Exception) -> str:
 def _noted(found: Found) -> State:
     (category, confidence), *rest = found.ranking
     noted: State = {
-        "category": category, "confidence": round(confidence, 2), "scorer": found.scorer,
+        "category": category, "confidence": confidence, "scorer": found.scorer,
         "reasons": list(found.reasons), "alternatives": _others(rest),
     }  # fmt: skip
     return {**noted, "title": found.title[:LONGEST_TITLE]} if found.title else noted
