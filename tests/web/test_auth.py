@@ -57,6 +57,9 @@ ROUTES: list[tuple[str, str, str, dict[str, Any] | None]] = [
     ("GET", "/workflows/{workflow_id}/wait", "read", None),
     ("GET", "/workflows/{workflow_id}/progress", "read", None),
     ("GET", "/tasks", "read", None),
+    ("POST", "/inbox", "submit", {"text": "Buy milk"}),
+    ("GET", "/inbox", "read", None),
+    ("GET", "/inbox/{workflow_id}", "read", None),
 ]
 
 
