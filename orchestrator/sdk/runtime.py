@@ -137,10 +137,6 @@ class Host(Protocol):
         """Run `work` on the engine's loop from a sync node's thread, and wait for it."""
         ...
 
-    def note(self, kind: str, data: Mapping[str, object]) -> None:
-        """Note an event of the workflow, to be written soon; callable from the loop and from sync nodes' threads."""
-        ...
-
 
 current_host: ContextVar[Host | None] = ContextVar("keyturn_host", default=None)
 current_visit: ContextVar[Visit | None] = ContextVar("keyturn_visit", default=None)
