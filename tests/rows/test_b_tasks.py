@@ -204,7 +204,7 @@ async def test_b9_every_kind_of_key_carries_an_export(keyturn: Keyturn, database
     for number, (kind, value) in enumerate(KINDS.items()):
         execute(
             database_url, f"CREATE TABLE orders{number} (k {kind} PRIMARY KEY)",
-            f"INSERT INTO orders{number} SELECT {value} FROM generate_series(1, 20) n",
+            f"INSERT INTO orders{number} SELECT {value} FROM generate_series(1, 20) n",  # noqa: S608 our own values
         )  # fmt: skip
         told(await exported(keyturn, table=f"orders{number}", file=f"{number}.csv", batch_rows=7), "export")
         wanted = copied(database_url, f"SELECT * FROM orders{number} ORDER BY k")  # noqa: S608 our own numbers
@@ -239,8 +239,8 @@ async def test_b9_a_table_that_changed_its_shape_since_it_was_approved_is_not_ex
 
 
 OUTSIDE = (
-    "../out.csv", "/tmp/out.csv", "a/../../out.csv", ".hidden.csv", "a//b.csv", "a\\b.csv", ".parts/x.csv", "a/./b.csv",
-    "link/out.csv", "linked.csv", "~/out.csv", "C:/out.csv", "out\n.csv", "orders.txt", "orders", "/".join("abcdef") + ".csv",
+    "../out.csv", "/srv/out.csv", "a/../../out.csv", ".hidden.csv", "a//b.csv", "a\\b.csv", ".parts/x.csv", "a/./b.csv",
+    "link/out.csv", "linked.csv", "~/out.csv", "C:/out.csv", "out\n.csv", "orders.txt", "orders", "a/b/c/d/e/f.csv",
 )  # fmt: skip
 
 
