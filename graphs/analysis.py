@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 METHOD = "counting (no language model): word counts, and sentences and terms by TF-IDF"
-_WORD = re.compile(r"[^\W\d_][\w'\u2019-]*")
-_SENTENCE = re.compile(r"(?<=[.!?\u3002])\s+|\n+")
+_WORD = re.compile(r"\b[^\W\d_]+(?:['\u2019-][^\W\d_]+)*\b")
+# A blank line, a line that begins a list, a heading or a table, and the end of a sentence; else a line only goes on.
+_SENTENCE = re.compile(r"\n\s*\n|\n(?=\s*(?:[-*+|#>]|\d+[.)]\s))|(?<=[.!?\u3002])\s+")
 _SHORTEST, _LONGEST = 30, 400
 _MOST_SENTENCES, _MOST_TERMS = 8, 12
 _ASKED_FOR = 3.0

@@ -266,7 +266,7 @@ def graph() -> StepsGraph:
         [
             Step("plan", plan, retries=2, timeout=60, weight=1, title="Look at the table"),
             Step("approve", approve, weight=1, title="Approval"),
-            Step("export", export, retries=4, weight=20, title="Read the batches"),
+            Step("export", export, retries=8, weight=20, title="Read the batches"),
             Step("publish", publish, retries=2, weight=3, title="Publish the file"),
         ],
         state=State,

@@ -188,7 +188,7 @@ async def reading(database: str) -> AsyncGenerator[Connection]:
         ) as connection:  # fmt: skip
             yield connection
     except psycopg.Error as error:
-        said = error.diag.message_primary or str(error).strip() or type(error).__name__
+        said = error.diag.message_primary or " ".join(str(error).split()) or type(error).__name__
         raise StepFailed(f"{database}: {Secrets().hide(said)}", database=database) from error
 
 

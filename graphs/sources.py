@@ -160,12 +160,12 @@ class _Page(HTMLParser):
 
     @classmethod
     def text_of(cls, page: str) -> str:
-        """The text of a page, a paragraph a line."""
+        """The text of a page, with a blank line between paragraphs."""
         reader = cls()
         reader.feed(page)
         reader.close()
         lines = ("".join(reader._pieces)).split("\n")
-        return "\n".join(line for line in (" ".join(one.split()) for one in lines) if line)
+        return "\n\n".join(line for line in (" ".join(one.split()) for one in lines) if line)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         del attrs

@@ -122,6 +122,7 @@ class Export:
         manifest = json.loads((self.folder / "orders.csv.manifest.json").read_text())
         assert [one["rows"] for one in manifest["batches"]] == [10, 10, 10, 10, 5]
         assert self.parts(workflow, "*") == []
+        await self.farm.check()
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import csv
 import hashlib
 import io
 import json
+import shutil
 import sys
 from collections.abc import AsyncIterator, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -555,7 +556,7 @@ async def test_b9_a_model_writes_the_summary_where_one_is_configured(
     ]  # fmt: skip
     assert section(report, "What the sources say")[0].startswith("Found by counting")
     assert "Question: What is a lease?" in asked[1]
-    assert "<source number=2>\nQuorum\nA quorum is" in asked[1]
+    assert "<source number=2>\nQuorum\n\nA quorum is" in asked[1]
 
 
 async def test_b9_a_model_that_is_not_installed_is_named_with_what_to_do(
@@ -566,3 +567,22 @@ async def test_b9_a_model_that_is_not_installed_is_named_with_what_to_do(
     assert failed.error is not None
     assert failed.error["code"] == "invalid_input"
     assert "KEYTURN_RESEARCH_MODEL is anthropic:some-model" in str(failed.error["detail"])
+
+
+async def test_b9_a_trigger_puts_a_gate_before_a_research(
+    database_url: str, library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    documented = (GRAPHS.parents[1] / "docs" / "tasks-shipped.md").read_text().partition("```yaml triggers\n")[2]
+    shutil.copytree(GRAPHS.parents[1] / "config", tmp_path / "config")
+    triggers = tmp_path / "config" / "hitl" / "interrupt-triggers.yaml"
+    triggers.write_text(documented.partition("```")[0])
+    monkeypatch.setenv("KEYTURN_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.delenv("KEYTURN_RESEARCH_MODEL", raising=False)
+    async with running(database_url, app=GRAPHS, config=tmp_path / "config") as keyturn, keyturn.working():
+        workflow = await keyturn.submit("research", question="Why?", sources=["quorum.html"], report="report.md")
+        asked = await keyturn.asked(workflow)
+        assert asked.action is not None
+        assert asked.action["arguments"] == {"sources": ["quorum.html"]}
+        assert not (tmp_path / "data" / "reports").exists()
+        await keyturn.approve(workflow)
+        await keyturn.until(workflow, "completed")
