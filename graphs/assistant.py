@@ -9,6 +9,7 @@ Without one a script reads plain commands; it is no language model, and says so 
 # LangGraph's and LangChain's own annotations are partial.
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypedDict, cast
@@ -28,7 +29,7 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.prebuilt import ToolNode
 from langgraph.types import Send
 
-from graphs.models import load_model, model_named
+from graphs.models import chat_model
 from graphs.tools import TOOLS
 from orchestrator.sdk import PURE, confident, options
 
@@ -78,7 +79,7 @@ class Task(TypedDict):
 
 def model_name() -> str:
     """The model that answers: KEYTURN_ASSISTANT_MODEL, else the script."""
-    return model_named("KEYTURN_ASSISTANT_MODEL") or SCRIPTED
+    return os.environ.get("KEYTURN_ASSISTANT_MODEL", "").strip() or SCRIPTED
 
 
 async def answer(messages: Sequence[BaseMessage]) -> AIMessage:
@@ -86,7 +87,7 @@ async def answer(messages: Sequence[BaseMessage]) -> AIMessage:
     name = model_name()
     if name == SCRIPTED:
         return scripted(messages)
-    model = load_model("KEYTURN_ASSISTANT_MODEL", name).bind_tools(_LANGCHAIN)
+    model = chat_model(name, "KEYTURN_ASSISTANT_MODEL").bind_tools(_LANGCHAIN)
     return await model.ainvoke([SystemMessage(INSTRUCTIONS), *messages])
 
 

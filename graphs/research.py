@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing_extensions import TypedDict
 
 from graphs import files
 from graphs.analysis import analyse as count
-from graphs.models import load_model, model_named
+from graphs.models import chat_model
 from graphs.sources import Shelf, Source, fetch, is_address, read_file
 from orchestrator.sdk import InvalidInput, Step, StepFailed, effect, progress, steps
 from orchestrator.sdk.runtime import host
@@ -131,8 +132,8 @@ async def analyse(state: State) -> State:
     progress(20, message="counting")
     question = state.get("question", "")
     analysis = await asyncio.to_thread(count, question, texts)
-    name = model_named(MODEL)
-    if name is not None:
+    name = os.environ.get(MODEL, "").strip()
+    if name:
         progress(60, message=f"asking {name}")
         async with effect("model", verify=lambda: None) as entry:
             analysis["summary"] = await entry.once(lambda: _summary(name, question, texts))
@@ -143,7 +144,7 @@ async def analyse(state: State) -> State:
 async def _summary(model: str, question: str, texts: Sequence[str]) -> object:
     share = _PROMPT_CHARACTERS // len(texts)
     quoted = "\n\n".join(f"<source number={number}>\n{text[:share]}\n</source>" for number, text in enumerate(texts, 1))
-    chat = await asyncio.to_thread(load_model, MODEL, model)
+    chat = await asyncio.to_thread(chat_model, model, MODEL)
     answer = await chat.ainvoke([SystemMessage(_INSTRUCTIONS), HumanMessage(f"{quoted}\n\nQuestion: {question}")])
     return answer.text[:_SUMMARY_CHARACTERS]
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from orchestrator.core.confidence import Confidence
     from orchestrator.sdk.confidence import calculate_confidence, confident
     from orchestrator.sdk.effects import Effect, Happened, Unknown, effect
-    from orchestrator.sdk.gate import Decision, ask, confirm, request_approval
+    from orchestrator.sdk.gate import Answer, Decision, ask, asked, confirm, request_approval
     from orchestrator.sdk.runtime import idempotency_key
     from orchestrator.sdk.stepping import Step, Substep, steps
     from orchestrator.sdk.telling import progress
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 # Imported when first asked for: some bring LangGraph along, which the client and the command line do without.
 _HOMES = {
+    "Answer": "orchestrator.sdk.gate",
     "Confidence": "orchestrator.core.confidence",
     "Decision": "orchestrator.sdk.gate",
     "Effect": "orchestrator.sdk.effects",
@@ -34,6 +35,7 @@ _HOMES = {
     "ToolRejected": "orchestrator.sdk.tool",
     "Unknown": "orchestrator.sdk.effects",
     "ask": "orchestrator.sdk.gate",
+    "asked": "orchestrator.sdk.gate",
     "calculate_confidence": "orchestrator.sdk.confidence",
     "confident": "orchestrator.sdk.confidence",
     "confirm": "orchestrator.sdk.gate",
@@ -50,6 +52,7 @@ __all__ = [
     "PURE",
     "Action",
     "ActionRejected",
+    "Answer",
     "Confidence",
     "Decision",
     "DigestMismatch",
@@ -65,6 +68,7 @@ __all__ = [
     "ToolRejected",
     "Unknown",
     "ask",
+    "asked",
     "calculate_confidence",
     "confident",
     "confirm",
