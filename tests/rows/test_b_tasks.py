@@ -8,24 +8,21 @@ import hashlib
 import io
 import json
 import shutil
-import sys
 from collections.abc import AsyncIterator, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from types import ModuleType
 from typing import Any, cast
 
 import psycopg
 import pytest
-from langchain_core.language_models import GenericFakeChatModel
-from langchain_core.messages import AIMessage, BaseMessage
 from psycopg.sql import SQL, Identifier
 
 from orchestrator.core.errors import InvalidInput
 from orchestrator.service import workflows
 from orchestrator.wire import WorkflowRecord
 from tests.harness import Keyturn, running
+from tests.rows.model_server import Say, model_server
 
 GRAPHS = Path(__file__).parents[2] / "graphs" / "langgraph.json"
 
@@ -70,7 +67,7 @@ async def exported(keyturn: Keyturn, **content: Any) -> WorkflowRecord:
     return found
 
 
-def told(done: WorkflowRecord, name: str) -> dict[str, Any]:
+def told(done: WorkflowRecord, name: str) -> Any:
     assert done.status == "completed", done.error
     assert isinstance(done.result, dict)
     return done.result[name]
@@ -532,31 +529,34 @@ async def test_b9_a_report_that_is_there_is_never_replaced(keyturn: Keyturn, lib
 async def test_b9_a_model_writes_the_summary_where_one_is_configured(
     keyturn: Keyturn, library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[str] = []
-
-    class Provider(GenericFakeChatModel):
-        """Stands for a provider's package, which LangChain loads by its name."""
-
-        def __init__(self, **_: object) -> None:
-            super().__init__(messages=iter([AIMessage("A lease is a worker's claim (1).\n\n<script>x</script>")]))
-
-        def _generate(self, messages: list[BaseMessage], *rest: Any, **more: Any) -> Any:
-            asked.extend(one.text for one in messages)
-            return super()._generate(messages, *rest, **more)
-
-    package = ModuleType("langchain_openai")
-    package.ChatOpenAI = Provider  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "langchain_openai", package)
-    monkeypatch.setenv("KEYTURN_RESEARCH_MODEL", "openai:pretender")
-    done = await researched(keyturn, "notes/leases.md", "quorum.html")
+    with model_server() as model:
+        model.says.append(Say(text="A lease is a worker's claim (1). <script>x</script>"))
+        monkeypatch.setenv("KEYTURN_RESEARCH_MODEL", "compatible:tiny")
+        monkeypatch.setenv("KEYTURN_MODEL_URL", model.url)
+        done = await researched(keyturn, "notes/leases.md", "quorum.html")
     assert told(done, "written")["sources"] == 2
     report = (tmp_path / "data" / "reports" / "report.md").read_text()
-    assert section(report, "Summary by openai:pretender") == [
-        "A lease is a worker's claim (1).", r"\<script\>x\</script\>",
-    ]  # fmt: skip
+    assert section(report, "Summary by compatible:tiny") == [
+        r"A lease is a worker's claim (1). \<script\>x\</script\>",
+    ]
     assert section(report, "What the sources say")[0].startswith("Found by counting")
-    assert "Question: What is a lease?" in asked[1]
-    assert "<source number=2>\nQuorum\n\nA quorum is" in asked[1]
+    (asked,) = model.heard
+    assert asked.endswith("Question: What is a lease?")
+    assert "<source number=2>\nQuorum\n\nA quorum is" in asked
+
+
+async def test_b9_a_model_that_does_not_answer_fails_the_task_and_a_retry_asks_again(
+    keyturn: Keyturn, library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with model_server() as model:
+        model.says.extend([Say(status=500), Say(status=500), Say(text="Now it answers.")])
+        monkeypatch.setenv("KEYTURN_RESEARCH_MODEL", "compatible:tiny")
+        monkeypatch.setenv("KEYTURN_MODEL_URL", model.url)
+        failed = await researched(keyturn, "notes/leases.md")
+        assert failed.status == "failed"
+        await workflows.retry(keyturn.ctx, keyturn.me, failed.workflow_id)
+        done = await keyturn.until(failed.workflow_id, "completed")
+    assert told(done, "outcome") == "written"
 
 
 async def test_b9_a_model_that_is_not_installed_is_named_with_what_to_do(
