@@ -39,6 +39,8 @@ def inside(parent: Path, name: str, *, endings: tuple[str, ...] = ()) -> Path:
             raise InvalidInput(
                 f"{name!r} passes through a link ({part}), which could lead out of the folder", file=name
             )
+    if blocked := next((one for one in path.parents if one.is_file()), None):
+        raise InvalidInput(f"{name!r} cannot be: {blocked.name} is a file, not a folder", file=name)
     return path
 
 

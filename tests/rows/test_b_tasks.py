@@ -18,7 +18,8 @@ import psycopg
 import pytest
 from psycopg.sql import SQL, Identifier
 
-from orchestrator.core.errors import InvalidInput
+from graphs.export_parts import Batch, Parts
+from orchestrator.core.errors import InvalidInput, StepFailed
 from orchestrator.service import workflows
 from orchestrator.wire import WorkflowRecord
 from tests.harness import Keyturn, running
@@ -229,6 +230,44 @@ async def test_b9_rows_that_came_after_the_request_are_not_exported(
     assert (exports / "orders.csv").read_bytes() == before
 
 
+async def test_b9_an_export_ends_where_it_was_to_end_also_when_those_rows_are_gone(
+    keyturn: Keyturn, database_url: str, exports: Path
+) -> None:
+    execute(database_url, *ORDERS)
+    workflow = await keyturn.submit("bulk_export", database="shop", table="orders", file="orders.csv", batch_rows=5)
+    await keyturn.asked(workflow)
+    execute(database_url, "DELETE FROM orders WHERE id > 20", "INSERT INTO orders (id) VALUES (26)")
+    await keyturn.approve(workflow)
+    done = await keyturn.until(workflow, "completed", "failed")
+    assert (told(done, "export")["rows"], told(done, "export")["batches"]) == (20, 5)
+    wanted = copied(database_url, "SELECT * FROM orders WHERE id <= 20 ORDER BY id")
+    assert (exports / "orders.csv").read_bytes() == wanted
+
+
+async def test_b9_a_batch_that_is_missing_or_was_changed_is_named_and_no_file_is_made_without_it(
+    tmp_path: Path,
+) -> None:
+    parts = Parts.of(tmp_path, "wf-1")
+    batches: list[Batch] = []
+    for number in range(2):
+        draft = parts.draft()
+        await draft.write(b"rows\n")
+        batches.append(parts.keep(draft, number, 1, (str(number),)))
+    joined, digest = parts.join(batches, "orders.csv")
+    assert hashlib.sha256(joined.read_bytes()).hexdigest() == digest
+    joined.unlink()
+    assert parts.find(1) == batches[1]
+    (rows,) = parts.place.glob("000001.*.csv")
+    rows.write_bytes(b"Rows\n")
+    with pytest.raises(StepFailed, match="batch 1 of the export is not on this machine, or was changed"):
+        parts.join(batches, "orders.csv")
+    rows.unlink()
+    with pytest.raises(StepFailed, match="batch 1"):
+        parts.check(batches[1])
+    assert parts.find(1) is None
+    assert sorted(path.suffix for path in parts.place.iterdir()) == [".csv", ".json", ".json"], "no draft is left"
+
+
 async def test_b9_a_table_that_changed_its_shape_since_it_was_approved_is_not_exported(
     keyturn: Keyturn, database_url: str, exports: Path
 ) -> None:
@@ -246,6 +285,7 @@ async def test_b9_a_table_that_changed_its_shape_since_it_was_approved_is_not_ex
 OUTSIDE = (
     "../out.csv", "/srv/out.csv", "a/../../out.csv", ".hidden.csv", "a//b.csv", "a\\b.csv", ".parts/x.csv", "a/./b.csv",
     "link/out.csv", "linked.csv", "~/out.csv", "C:/out.csv", "out\n.csv", "orders.txt", "orders", "a/b/c/d/e/f.csv",
+    "file.csv/out.csv",
 )  # fmt: skip
 
 
@@ -257,6 +297,7 @@ async def test_b9_no_name_leads_out_of_the_export_folder(
     (tmp_path / "elsewhere").mkdir()
     (exports / "link").symlink_to(tmp_path / "elsewhere")
     (exports / "linked.csv").symlink_to(tmp_path / "elsewhere" / "out.csv")
+    (exports / "file.csv").touch()
     for file in OUTSIDE:
         await refused(keyturn, file=file)
     assert list((tmp_path / "elsewhere").iterdir()) == []
