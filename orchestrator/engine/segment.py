@@ -7,78 +7,44 @@ ended as is returned as a value; only a lost lease and a cancellation leave it b
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import cached_property
 from time import monotonic
 from typing import Any, cast
 
-from langgraph.errors import GraphDrained, GraphRecursionError
+from langgraph.errors import GraphDrained
 from langgraph.runtime import RunControl
 from langgraph.types import Command, GraphOutput
 
 from orchestrator.core.asking import Law
-from orchestrator.core.canonical import redact
+from orchestrator.core.canonical import Hiding, redact
 from orchestrator.core.errors import Frozen, GraphChanged, KeyturnError, LeaseLost, Unavailable
-from orchestrator.core.model import ApprovalState, Status
+from orchestrator.core.model import Status
 from orchestrator.core.policy_file import PolicyBook
 from orchestrator.engine import feeding, pause, standing_approvals
 from orchestrator.engine.announcing import tell_once
 from orchestrator.engine.catalog import GraphEntry
+from orchestrator.engine.ending import End, failed, held, paused
 from orchestrator.engine.host import SegmentHost
 from orchestrator.engine.lease import Lease
 from orchestrator.engine.persist import fault_within, until_stored
 from orchestrator.engine.render import to_json
 from orchestrator.engine.saver import BarrierSaver, Batches, merged
-from orchestrator.engine.standing import Progress, Standing
+from orchestrator.engine.standing import MESSAGE, Progress, Standing
 from orchestrator.engine.standing_approvals import Laws
+from orchestrator.engine.streaming import Veil, output_of
 from orchestrator.sdk.runtime import current_host
 from orchestrator.store import approvals, checkpoints, events, segments, workflows
 from orchestrator.store.checkpoints import Batch
 from orchestrator.store.db import Clock, Database, Params
-from orchestrator.store.decisions import Notice
 from orchestrator.store.events import Event
 from orchestrator.store.segments import Commit, Parts, Release
 
-_MAX_DETAIL = 2000
 _ANNOUNCE_AFTER = 0.25
 # Others' commits need not wait for one of more bytes.
 _LARGE = 128 * 1024
-
-
-# What ends with a workflow that a rule forbids to go on.
-_OPEN = ("pending", "approved")
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """How a lease ends: the status the row gets, and what goes with it."""
-
-    status: Status
-    reason: str | None = None
-    error: Mapping[str, object] | None = None
-    result: object = None
-    events: Sequence[Event] = ()
-    rows: Sequence[Params] = ()
-    risk: str | None = None
-    # Approvals that are good no longer, and what became of them.
-    ended: Sequence[str] = ()
-    ended_as: ApprovalState | None = None
-    notices: Sequence[Notice] = ()
-    run_at: datetime | None = None
-
-    def node(self, progress: Progress) -> str | None:
-        """Where the workflow stands: at what it asks, else at what would run next."""
-        if self.rows:
-            return str(self.rows[0]["node"])
-        return progress.next_nodes[0] if progress.next_nodes else None
-
-    def release(self) -> Release:
-        """What the row becomes."""
-        return Release(
-            self.status.value, self.status.finished, self.reason, self.error, self.result,
-            progress=self.status is not Status.FAILED, run_at=self.run_at,
-        )  # fmt: skip
 
 
 class Segment:
@@ -86,6 +52,8 @@ class Segment:
 
     def __init__(self, db: Database, lease: Lease, entry: GraphEntry, laws: Laws, owner: str, clock: Clock) -> None:
         self.lease = lease
+        # Called when a node has told something that watchers want to see at once.
+        self.on_news: Callable[[], None] | None = None
         self.control = RunControl()
         self._db = db
         self._entry = entry
@@ -93,6 +61,7 @@ class Segment:
         self._owner = owner
         self._clock = clock
         self._began = monotonic()
+        self._notes = 0
         self._fed = feeding.Fed()
         # One commit of this segment at a time, so that each can tell whether it was stored.
         self._committing = asyncio.Lock()
@@ -104,7 +73,7 @@ class Segment:
             pure=entry.pure,
             stops=entry.stops,
             keep_all=entry.keep_all,
-            fresh=not lease.checkpointed,
+            fresh=not (lease.checkpointed or lease.continues),
         ).with_allowlist(entry.types)
         self._saver.progress.events += self._started()
         self._saver.progress.since = self._saver.loop.time()
@@ -116,7 +85,7 @@ class Segment:
         token = current_host.set(
             SegmentHost(
                 self._db, self.lease.namespace, self.lease.workflow_id, self.lease.epoch, self._clock, self._book,
-                secrets=self._secrets,
+                secrets=self._secrets, note=self._note,
             )
         )  # fmt: skip
         try:
@@ -129,7 +98,7 @@ class Segment:
             lost = fault_within(error)
             if lost is not None:
                 raise lost from error
-            end = self._held(error) if isinstance(error, Frozen) else self._failed(error)
+            end = held(error, self._actor) if isinstance(error, Frozen) else self._failed(error)
         finally:
             current_host.reset(token)
         return await (self._finish_without_state(end) if self._saver.trial else self._finish(end))
@@ -145,18 +114,33 @@ class Segment:
             situation = await self._situation([interrupt.id for interrupt in output.interrupts])
             planned = pause.plan(self.lease, await self._law(), output.interrupts, situation)
             if planned.resume is None:
-                return self._paused(planned)
+                return paused(planned, tells=self._laws.tells)
             await self._decided_by_policy(planned)
             feed = Command(resume=dict(planned.resume))
 
     async def _invoke(self, feed: object, interrupt_after: list[str] | None = None) -> GraphOutput[Any]:
-        output: GraphOutput[Any] = await cast("Any", self._entry.graph).ainvoke(
-            feed, self._thread(), durability="sync", version="v2", control=self.control, interrupt_after=interrupt_after
-        )
+        graph = cast("Any", self._entry.graph)
+        how: dict[str, object] = {
+            "durability": "sync", "version": "v2", "control": self.control, "interrupt_after": interrupt_after
+        }  # fmt: skip
+        if shown := self._entry.text_nodes:
+            parts = graph.astream(feed, self._thread(), stream_mode=["values", "messages"], subgraphs=True, **how)
+            return await output_of(parts, shown, Veil(self._hiding, self._say))
+        output: GraphOutput[Any] = await graph.ainvoke(feed, self._thread(), **how)
         return output
 
+    def _note(self, kind: str, data: Mapping[str, object]) -> None:
+        told = {name: self._hiding(value) if isinstance(value, str) else value for name, value in data.items()}
+        self._saver.tell(kind, told)
+        if self.on_news is not None:
+            self.on_news()
+
+    def _say(self, message_id: str, node: str, delta: str, end: bool) -> None:
+        told = {"message_id": message_id, "node": node, "role": "assistant", "delta": delta, "end": end}
+        self._note(MESSAGE, told)
+
     def _thread(self) -> dict[str, object]:
-        saver, thread_id = self._saver, self.lease.workflow_id
+        saver, thread_id = self._saver, self.lease.thread_id
         return {
             "configurable": {
                 "thread_id": thread_id, "__pregel_checkpointer": saver, "__pregel_strict_resume": True,
@@ -168,7 +152,7 @@ class Segment:
     async def _feed(self) -> object:
         if not self.lease.checkpointed:
             return dict(self.lease.input)
-        standing = await self._saver.standing(self.lease.workflow_id)
+        standing = await self._saver.standing(self.lease.thread_id)
         gone = [node for node in standing.next_nodes if not self._entry.has(node)]
         if gone:
             detail = (
@@ -221,7 +205,7 @@ class Segment:
     # How it ended
 
     async def _ended(self, output: GraphOutput[Any]) -> End:
-        standing = await self._saver.standing(self.lease.workflow_id)
+        standing = await self._saver.standing(self.lease.thread_id)
         if standing.next_nodes and (end := await self._stopped()) is not None:
             return end
         return End(
@@ -237,44 +221,8 @@ class Segment:
             return None
         checkpoint = str(snapshot.config.get("configurable", {})["checkpoint_id"])
         now = (await self._situation([])).now
-        return self._paused(pause.breakpoint_at(self.lease, await self._law(), checkpoint, snapshot.next, now))
-
-    def _paused(self, planned: pause.Pause) -> End:
-        if planned.rejected_by is None:
-            return End(
-                Status.WAITING, rows=planned.rows, events=planned.events, risk=planned.level.value,
-                notices=planned.notices if self._laws.tells else (),
-            )  # fmt: skip
-        over = Event("workflow-rejected", planned.rejected_by, {"reason": "action_forbidden"})
-        return End(
-            Status.REJECTED,
-            reason="action_forbidden",
-            rows=[{**row, "state": "cancelled"} if row["state"] in _OPEN else row for row in planned.rows],
-            events=[*planned.events, over],
-            risk=planned.level.value,
-        )
-
-    def _failed(self, error: Exception) -> End:
-        code = error.code if isinstance(error, KeyturnError) else "node_error"
-        if isinstance(error, GraphRecursionError):
-            code = "recursion_limit"
-        detail = error.detail if isinstance(error, KeyturnError) else f"{type(error).__name__}: {error}"
-        # What a graph raises may repeat the secrets it was given, by its input or by what was approved (rule 25).
-        told = redact.hide(detail, self._secrets)[:_MAX_DETAIL]
-        body: dict[str, object] = {"code": code, "detail": to_json(told)}
-        if notes := getattr(error, "__notes__", None):
-            body["where"] = to_json(redact.hide(str(notes[0]), self._secrets)[:200])
-        if isinstance(error, KeyturnError):
-            body |= {key: to_json(value) for key, value in error.facts.items()}
-        ended, became = standing_approvals.ended_by(error)
-        event = Event("workflow-failed", self._actor, {**body, "epoch": self.lease.epoch})
-        return End(Status.FAILED, reason=code, error=body, events=[event], ended=ended, ended_as=became)
-
-    def _held(self, error: Frozen) -> End:
-        """A freeze holds it: handed back, and claimed again when that is over."""
-        until = datetime.fromisoformat(str(error.facts["until"]))
-        told = Event("execution-held", self._actor, {"code": error.code, "detail": error.detail, **error.facts})
-        return End(Status.READY, reason=error.code, run_at=until, events=[told])
+        planned = pause.breakpoint_at(self.lease, await self._law(), checkpoint, snapshot.next, now)
+        return paused(planned, tells=self._laws.tells)
 
     # Commits
 
@@ -282,6 +230,10 @@ class Segment:
     def _secrets(self) -> list[object]:
         """What holds the secrets that the graph was given: its input and what was approved."""
         return [self.lease.input, *(one.settled.action for one in self.lease.decided)]
+
+    @cached_property
+    def _hiding(self) -> Hiding:
+        return redact.hiding(self._secrets)
 
     @property
     def _actor(self) -> str:
@@ -329,24 +281,27 @@ class Segment:
         self._db.ring(events.EVENTS_CHANNEL, self.lease.workflow_id, patient=True)
 
     async def announce(self) -> None:
-        """Commit the steps noted since the last commit, so that watchers of a long node see it run."""
-        noted = self._saver.take_events(_ANNOUNCE_AFTER)
-        if not noted:
-            return
-        told = [Event(kind, self._actor, data) for kind, data in noted]
-        try:
-            async with self._committing:
-                await tell_once(self._db, self.lease, self._actor, told, self._clock)
-        except KeyturnError:
-            self._saver.give_back(noted)
-            raise
+        """Commit what was noted since the last commit, so that watchers of a long node see it run."""
+        if self._committing.locked():
+            return  # what is noted now comes after what is being committed
+        async with self._committing:
+            noted = self._saver.take_events(_ANNOUNCE_AFTER)
+            if not noted:
+                return
+            self._notes += 1
+            told = [Event(kind, self._actor, data) for kind, data in noted]
+            try:
+                await tell_once(self._db, self.lease, self._notes, told, self._clock)
+            except KeyturnError:
+                self._saver.give_back(noted)
+                raise
         self._ring()
 
     async def _decided_by_policy(self, planned: pause.Pause) -> None:
         """Everything was decided automatically: the decisions are durable before the graph goes on in this lease."""
         batches, progress, delivered = await self._taken()
         parts = self._parts(
-            merged(batches, self.lease.workflow_id), progress, delivered, node=planned.rows[0]["node"],
+            merged(batches, self.lease.thread_id), progress, delivered, node=planned.rows[0]["node"],
             approvals=planned.rows, more=planned.events, risk=planned.level.value,
         )  # fmt: skip
         await self._stored(parts)
@@ -360,7 +315,7 @@ class Segment:
         batches, progress = self._saver.take()
         # What the graph still asks tells only where no superstep has ended with what it was given.
         unsure = bool(self._fed.approval_ids) and not progress.advanced
-        standing = await self._saver.standing(self.lease.workflow_id) if unsure else Standing()
+        standing = await self._saver.standing(self.lease.thread_id) if unsure else Standing()
         return batches, progress, self._fed.consumed(standing, advanced=progress.advanced)
 
     async def _finish(self, end: End) -> Status:
@@ -371,7 +326,7 @@ class Segment:
         except Exception as error:  # noqa: BLE001 a checkpoint that cannot be read fails its workflow, and only that
             return await self._finish_without_state(end if end.status is Status.FAILED else self._failed(error))
         parts = self._parts(
-            merged(batches, self.lease.workflow_id), progress, delivered, node=end.node(progress),
+            merged(batches, self.lease.thread_id), progress, delivered, node=end.node(progress),
             approvals=end.rows, more=end.events, risk=end.risk, release=end.release(),
         )  # fmt: skip
         parts = replace(parts, ended=end.ended, ended_as=end.ended_as, notices=end.notices)
@@ -384,6 +339,9 @@ class Segment:
             return await self._finish_without_state(end if end.status is Status.FAILED else self._failed(error))
         self._ring()
         return end.status
+
+    def _failed(self, error: Exception) -> End:
+        return failed(error, self._actor, self.lease.epoch, self._secrets)
 
     async def fail(self, error: KeyturnError) -> Status:
         """End the lease without running anything."""
@@ -433,7 +391,7 @@ class Segment:
             if tried:
                 async with self._db.transaction() as conn:
                     await workflows.hold(conn, self.lease.workflow_id, self.lease.epoch)
-                    if await checkpoints.contains(conn, self.lease.workflow_id, parts.batch):
+                    if await checkpoints.contains(conn, self.lease.thread_id, parts.batch):
                         return
             tried = True
             await self._commit(parts)
