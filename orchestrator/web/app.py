@@ -27,6 +27,7 @@ from orchestrator.web import (
     admin,
     approvals,
     audit,
+    cases,
     delegations,
     feeds,
     health,
@@ -98,6 +99,7 @@ def create_app(settings: Settings, *, context: Context | None = None, clock: Clo
         policies.router,
         audit.router,
         feeds.router,
+        cases.router,
     ):
         app.include_router(router, dependencies=[Depends(authenticated)])
     install_problems(app)
