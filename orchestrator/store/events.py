@@ -17,7 +17,7 @@ CANCEL_CHANNEL = "keyturn_cancel"
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A page of a workflow's events: those behind `after`, so many at most; about `size` bytes of them, but one at least."""
+    """A page of a workflow's events: those behind `after`, `limit` at most, about `size` bytes but one at least."""
 
     namespace: str
     workflow_id: str
