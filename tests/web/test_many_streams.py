@@ -9,6 +9,7 @@ import re
 import socket
 from collections.abc import AsyncGenerator
 
+import httpx
 import psutil
 
 from benchmarks.streams import Load, child, measure
@@ -44,7 +45,11 @@ async def deaf(url: str, path: str, key: str) -> AsyncGenerator[asyncio.StreamRe
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     connection.setblocking(False)
-    await asyncio.get_running_loop().sock_connect(connection, (host, int(port)))
+    try:
+        await asyncio.get_running_loop().sock_connect(connection, (host, int(port)))
+    except OSError:
+        connection.close()
+        raise
     reader, writer = await asyncio.open_connection(sock=connection, limit=1024)
     writer.write(
         f"GET {path} HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\nAuthorization: Bearer {key}\r\n\r\n".encode()
@@ -75,6 +80,9 @@ async def test_clients_that_read_nothing_cost_bounded_memory_and_hold_up_nobody(
     async with contextlib.AsyncExitStack() as stack:
         api, told = await stack.enter_async_context(child("serve", "--port=0", database_url=keyturn.ctx.db.url))
         url = json.loads(told)["url"]
+        # It says where it will be before it is there.
+        async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(retries=8), trust_env=False) as http:
+            assert (await http.get(f"{url}/healthz", timeout=30)).status_code == 200
         slow = [await stack.enter_async_context(deaf(url, paths[number % 2], key)) for number in range(_SLOW)]
         quick = await stack.enter_async_context(deaf(url, paths[0], key))
         assert await ids(quick, 1) == [1]
