@@ -18,12 +18,13 @@ from orchestrator.core.plain import plain_json
 from orchestrator.core.plan import timeout_of
 from orchestrator.service import idempotency, views
 from orchestrator.service.context import Caller, Context
+from orchestrator.service.endings import unasked
 from orchestrator.service.health import WORKER_SEEN_SECONDS
 from orchestrator.service.refusals import audited, unknown
 from orchestrator.service.settling import settle
 from orchestrator.store import approvals, events, fleet, threads, workflows
 from orchestrator.store.db import Connection, Params
-from orchestrator.store.events import CANCEL_CHANNEL, EVENTS_CHANNEL, READY_CHANNEL, Event
+from orchestrator.store.events import CANCEL_CHANNEL, EVENTS_CHANNEL, READY_CHANNEL, Event, Wanted
 from orchestrator.store.workflows import NewWorkflow
 from orchestrator.wire import (
     ApprovalRecord,
@@ -40,6 +41,7 @@ from orchestrator.wire import (
 T = TypeVar("T")
 _HISTORY = 50
 _LARGEST_PAGE = 200
+_LARGEST_BYTES = 8_388_608
 _BAD_CURSOR = "the cursor is not one this API gave; start again without it"
 
 
@@ -254,8 +256,9 @@ async def cancel(ctx: Context, caller: Caller, workflow_id: str, reason: str = "
                     "now": now,
                 },
             )
-            data: dict[str, object] = {"reason": reason, "was": row["status"], "approvals": cancelled}
-            await events.append(conn, workflow_id, [Event("workflow-cancelled", caller.person, data)], now)
+            data: dict[str, object] = {"reason": reason, "was": row["status"], "approvals": list(cancelled)}
+            over = Event("workflow-cancelled", caller.person, data)
+            await events.append(conn, workflow_id, [*unasked(cancelled, caller.person, reason), over], now)
     ctx.db.ring(CANCEL_CHANNEL, workflow_id)
     ctx.db.ring(EVENTS_CHANNEL, workflow_id, patient=True)
     return Changed(workflow_id=workflow_id, status="cancelled")
@@ -306,15 +309,25 @@ def _conflict(row: Params, what: str, allowed: list[str]) -> TransitionConflict:
     return TransitionConflict(detail, status=row["status"], allowed=allowed)
 
 
-async def events_page(ctx: Context, caller: Caller, workflow_id: str, after: int, limit: int) -> EventPage:
-    """Events with a number above `after`, in order. NotFound."""
+async def events_page(
+    ctx: Context, caller: Caller, workflow_id: str, after: int, limit: int, size: int = _LARGEST_BYTES
+) -> EventPage:
+    """Events with a number above `after`, in order: `limit` at most, about `size` bytes of them. NotFound."""
     caller.need("read")
-    async with ctx.db.connection() as conn:
-        row = await _row(conn, caller, workflow_id)
-        rows = await events.after(conn, caller.namespace, workflow_id, after, max(1, min(limit, 1000)))
-    last = rows[-1]["seq"] if rows else after
-    finished = Status(row["status"]).finished and last >= row["last_seq"]
-    return EventPage(events=[views.event_record(one) for one in rows], next_seq=last, finished=finished)
+    wanted = Wanted(caller.namespace, workflow_id, after, max(1, min(limit, 1000)), size)
+    # Many streams are woken at the same time, each of another workflow: their pages are read together.
+    found = await ctx.db.together(events.pages, wanted)
+    if found is None:
+        raise unknown(workflow_id)
+    last = found.rows[-1]["seq"] if found.rows else after
+    more = last < found.last_seq
+    return EventPage(
+        events=[views.event_record(one) for one in found.rows],
+        next_seq=last,
+        status=found.status,
+        more=more,
+        finished=Status(found.status).finished and not more,
+    )
 
 
 async def view_graph(ctx: Context, caller: Caller, workflow_id: str) -> GraphView:

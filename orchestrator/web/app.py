@@ -27,7 +27,9 @@ from orchestrator.web import (
     admin,
     approvals,
     audit,
+    cases,
     delegations,
+    feeds,
     health,
     inbox,
     links,
@@ -56,7 +58,7 @@ def create_app(settings: Settings, *, context: Context | None = None, clock: Clo
     if context is None:
         context = Context(_database(settings), load_governance(settings.config_dir), clock)
     telemetry = Telemetry()
-    hub = Hub(context.db)
+    hub = Hub(context.db, context.horizon)
     parts = Parts(settings, context, Keyring(context), hub, telemetry, Counting(context, telemetry))
 
     @contextlib.asynccontextmanager
@@ -99,6 +101,8 @@ def create_app(settings: Settings, *, context: Context | None = None, clock: Clo
         policies.router,
         audit.router,
         progress.router,
+        feeds.router,
+        cases.router,
         inbox.router,
     ):
         app.include_router(router, dependencies=[Depends(authenticated)])

@@ -22,6 +22,9 @@ from orchestrator.web.app import stop_streams
 _GRACE_SECONDS: Final = 10
 _IDLE_SECONDS: Final = 65
 _BACKLOG: Final = 2048
+# A client that takes nothing for so long is gone, whether it reads no more or its network is.
+_STALLED_SECONDS: Final = 60
+_MOST_FILES: Final = 65_536
 
 
 class _Server(uvicorn.Server):
@@ -47,6 +50,7 @@ async def serve(
 
     `started` is set once requests are taken.
     """
+    allow_many_files()
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -70,6 +74,18 @@ async def serve(
         watching.cancel()
 
 
+def allow_many_files() -> None:
+    """Let this process open as many files as the system allows it: each client of a stream is one."""
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        # Not on Windows, where there is no such limit.
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+        if soft < most:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
 class AddressInUse(Fault):
     """Nothing can listen on the address that was asked for."""
 
@@ -86,6 +102,8 @@ def bind(host: str, port: int) -> socket.socket:
         # Windows takes SO_REUSEADDR for leave to share the port with another process.
         option = "SO_EXCLUSIVEADDRUSE" if sys.platform == "win32" else "SO_REUSEADDR"
         listener.setsockopt(socket.SOL_SOCKET, int(getattr(socket, option)), 1)
+        if (stalled := getattr(socket, "TCP_USER_TIMEOUT", None)) is not None:
+            listener.setsockopt(socket.IPPROTO_TCP, int(stalled), _STALLED_SECONDS * 1000)
         listener.bind((host, port))
     except OSError as error:
         listener.close()

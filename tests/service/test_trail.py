@@ -21,9 +21,22 @@ from orchestrator.core.errors import (
     TokenWrongUser,
 )
 from orchestrator.core.model import Verdict
-from orchestrator.service import acting, approvals, audit, breaking, delegations, explain, identity, links, workflows
+from orchestrator.service import (
+    acting,
+    approvals,
+    audit,
+    breaking,
+    cases,
+    delegations,
+    explain,
+    feeds,
+    identity,
+    links,
+    workflows,
+)
 from orchestrator.service.context import Caller, Context
 from orchestrator.service.deciding import Choice
+from orchestrator.service.feeds import Everything
 from orchestrator.store import events
 from orchestrator.wire import (
     AnswerRequest,
@@ -45,6 +58,7 @@ from orchestrator.wire import (
     VoteRequest,
     WithdrawRequest,
 )
+from orchestrator.wire_feeds import ConfirmationList, ConfirmRequest, FeedPage
 from tests.apps.dialect_graphs import CANARY, SECRETIVE
 from tests.harness import APPS, Keyturn, caller, running
 
@@ -216,6 +230,16 @@ async def findings(verifying: Awaitable[Verification]) -> list[str]:
     return [one.workflow_id for one in (await verifying).findings]
 
 
+async def waiting_in(listing: Awaitable[ConfirmationList]) -> list[str]:
+    """The requests that a stranger's list of a case shows."""
+    return [one.request_id for one in (await listing).confirmations]
+
+
+async def shown(reading: Awaitable[FeedPage]) -> list[str]:
+    """The workflows of which a stranger's feed tells."""
+    return [one.workflow_id for one in (await reading).events]
+
+
 USE = Callable[[Spy], Awaitable[Any]]
 NOT_FOUND: dict[str, USE] = {
     "workflows.get": lambda spy: workflows.get(spy.ctx, spy.me, spy.workflow),
@@ -248,6 +272,7 @@ NOT_FOUND: dict[str, USE] = {
         spy.ctx, spy.me, spy.approval, LinkRequest(person="tara", verdict="approve"), ""
     ),
     "explain.approval": lambda spy: explain.approval(spy.ctx, spy.me, spy.approval),
+    "cases.confirm": lambda spy: cases.confirm(spy.ctx, spy.me, "c", spy.approval, ConfirmRequest(approved=True)),
     "identity.create_key": lambda spy: identity.create_key(
         spy.ctx, spy.me, KeyRequest(person="tara", permissions=["read"])
     ),
@@ -263,6 +288,8 @@ EMPTY: dict[str, USE] = {
     "delegations.list_open": lambda spy: delegations.list_open(spy.ctx, spy.me),
     "identity.list_people": lambda spy: identity.list_people(spy.ctx, spy.me),
     "identity.list_keys": lambda spy: identity.list_keys(spy.ctx, spy.me),
+    "cases.pending": lambda spy: waiting_in(cases.pending(spy.ctx, spy.me, "c")),
+    "feeds.page": lambda spy: shown(feeds.page(spy.ctx, spy.me, Everything(), 0)),
     "audit.verify": lambda spy: findings(audit.verify(spy.ctx, spy.me, None, 1000)),
 }
 # What has its own test below, or among those of the routes.
@@ -290,7 +317,7 @@ def use_cases(module: ModuleType) -> set[str]:
     }
 
 
-_MODULES = (workflows, approvals, acting, breaking, delegations, links, explain, identity, audit)
+_MODULES = (workflows, approvals, acting, breaking, delegations, links, explain, identity, audit, cases, feeds)
 
 
 def test_every_use_case_is_in_a_table_of_this_test() -> None:
@@ -300,7 +327,8 @@ def test_every_use_case_is_in_a_table_of_this_test() -> None:
 
 async def test_nothing_of_another_namespace_can_be_seen_or_changed(keyturn: Keyturn) -> None:
     async with keyturn.working():
-        workflow = await keyturn.submit("governed", **RISKY)
+        request = SubmitRequest(graph="governed", input=RISKY, case_id="c")
+        workflow = (await workflows.submit(keyturn.ctx, keyturn.me, request)).workflow_id
         asked = await keyturn.asked(workflow)
         before = await keyturn.get(workflow)
         away = DelegationRequest(to="cleo", ends_at=TOMORROW)
