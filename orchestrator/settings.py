@@ -60,6 +60,10 @@ class Settings(BaseSettings):
     connect_timeout_seconds: Annotated[int, Field(ge=1, le=600)] = 5
     statement_timeout_seconds: Seconds = 30.0
 
+    # Of one person: how long a session may be idle, and how many may be open.
+    session_idle_seconds: Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)] = 1_800.0
+    session_limit: int = Field(default=5, ge=1, le=10_000)
+
     # Names that mark a key's value as a secret, besides those that always do; with commas between them.
     secret_keys: str | None = Field(default=None, max_length=2_000)
 

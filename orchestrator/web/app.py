@@ -31,6 +31,7 @@ from orchestrator.web import (
     health,
     links,
     policies,
+    sessions,
     stream,
     waiting,
     workflows,
@@ -96,6 +97,7 @@ def create_app(settings: Settings, *, context: Context | None = None, clock: Clo
         delegations.router,
         policies.router,
         audit.router,
+        sessions.router,
     ):
         app.include_router(router, dependencies=[Depends(authenticated)])
     install_problems(app)
