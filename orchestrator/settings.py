@@ -63,6 +63,8 @@ class Settings(BaseSettings):
     # Of one person: how long a session may be idle, and how many may be open.
     session_idle_seconds: Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)] = 1_800.0
     session_limit: int = Field(default=5, ge=1, le=10_000)
+    # A live stream gives a sign of life when it was silent for so long; clients take one that gives none for dead.
+    keepalive_seconds: Annotated[float, Field(gt=0, le=15, allow_inf_nan=False)] = 15.0
 
     # Names that mark a key's value as a secret, besides those that always do; with commas between them.
     secret_keys: str | None = Field(default=None, max_length=2_000)
