@@ -65,33 +65,32 @@ class Standing:
         return self.ends_at or now + timedelta(seconds=self.idle_seconds)
 
 
-def said(schema: Mapping[str, object], text: str, message_id: str) -> dict[str, object]:
-    """The input that a user's message is to a graph: one more of its `messages`, or its one text.
-
-    Raises InvalidInput where the graph takes something else.
+def message_field(schema: Mapping[str, object]) -> str | None:
+    """The field of an input that takes what a user says: `messages`, else the one field that must be there (or, where
+    none must, that there is), if it is a text.
     """
-    if not text.strip():
-        raise InvalidInput("the message is blank; say something, or send `input`", field="content")
     properties = cast("Mapping[str, Any]", schema.get("properties") or {})
     if MESSAGES in properties:
-        return {MESSAGES: [{"role": "user", "content": text, "id": message_id}]}
-    field = _only_text(schema, properties)
-    if field is None:
-        takes = ", ".join(properties) or "an object"
-        detail = f"the graph takes no message: its input is {takes}; send `input` with these instead of `content`"
-        raise InvalidInput(detail, field="input", schema=dict(schema))
-    return {field: text}
-
-
-def _only_text(schema: Mapping[str, object], properties: Mapping[str, Any]) -> str | None:
-    """The one field that must be there, if it is a text; where none must, the only field."""
+        return MESSAGES
     needed = list(cast("Sequence[str]", schema.get("required") or ())) or list(properties)
-    found = [name for name in needed if _is_text(properties.get(name))]
-    return found[0] if len(found) == 1 and needed == found else None
+    return needed[0] if len(needed) == 1 and _is_text(properties.get(needed[0])) else None
 
 
 def _is_text(field: object) -> bool:
     return isinstance(field, Mapping) and cast("Mapping[str, object]", field).get("type") == "string"
+
+
+def said(field: str | None, text: str, message_id: str) -> dict[str, object]:
+    """The input that a user's message is to a graph whose `message_field` this is.
+
+    Raises InvalidInput where it is blank or the graph takes no messages.
+    """
+    if not text.strip():
+        raise InvalidInput("the message is blank; say something, or send `input`", field="content")
+    if field is None:
+        detail = "the graph takes no messages: it has no `messages`, nor is its input one text; send `input` instead"
+        raise InvalidInput(detail, field="input")
+    return {field: [{"role": "user", "content": text, "id": message_id}] if field == MESSAGES else text}
 
 
 def told(given: Mapping[str, Any]) -> object:

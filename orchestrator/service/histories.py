@@ -1,4 +1,4 @@
-"""What was said and decided in a session and what came of it: read from its runs and their events, written nowhere else.
+"""What was said and decided in a session and what came of it: read from its runs and their events, and kept nowhere.
 
 So it can neither be lost nor say anything else than what happened.
 """

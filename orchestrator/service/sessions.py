@@ -107,7 +107,7 @@ def _idle_seconds(request: SessionRequest, limits: Limits) -> float:
 
 
 def _said(offer: Params, text: str) -> dict[str, object]:
-    return said(offer["input_schema"], text, workflows.new_id("msg"))
+    return said(offer["traits"].get("says"), text, workflows.new_id("msg"))
 
 
 async def _prepared(ctx: Context, caller: Caller, row: Params, given: dict[str, object]) -> NewWorkflow:

@@ -1,0 +1,461 @@
+"""Execution sessions over real HTTP: what may be said when, what is kept of it, and how many there may be."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from orchestrator.core.errors import NotOwner
+from orchestrator.service import sessions, threads
+from tests.harness import APPS, Keyturn, caller, running
+from tests.web.edge import Edge, served
+from tests.web.sse import Stream
+from tests.web.team import refusal
+
+
+@dataclass
+class Hand:
+    """A clock that goes on, and may be put ahead."""
+
+    ahead: timedelta = timedelta()
+
+    def __call__(self) -> datetime:
+        return datetime.now(UTC) + self.ahead
+
+
+@dataclass
+class Office:
+    """Everybody with a client of their own; a worker runs only where a test asks for one."""
+
+    edge: Edge
+    keyturn: Keyturn
+    clock: Hand
+    people: dict[str, httpx.AsyncClient]
+
+    async def post(self, path: str, who: str = "rita", *, key: str | None = None, **body: Any) -> httpx.Response:
+        headers = {} if key is None else {"Idempotency-Key": key}
+        return await self.people[who].post(path, json=body, headers=headers)
+
+    async def begin(self, graph: str = "clerk", who: str = "rita", **body: Any) -> str:
+        answer = await self.post("/sessions", who, graph=graph, **body)
+        assert answer.status_code == 201, answer.text
+        assert answer.headers["location"] == f"/sessions/{answer.json()['session_id']}"
+        return answer.json()["session_id"]
+
+    async def say(self, session: str, content: Any, who: str = "rita", **body: Any) -> httpx.Response:
+        return await self.post(f"/sessions/{session}/messages", who, content=content, **body)
+
+    async def record(self, session: str, who: str = "rita") -> dict[str, Any]:
+        answer = await self.people[who].get(f"/sessions/{session}")
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    async def settled(self, session: str, state: str = "idle") -> dict[str, Any]:
+        """The session once its run is where it goes no further by itself."""
+        found = await self.record(session)
+        await self.keyturn.until(found["workflow_id"], "waiting", "completed", "failed", "cancelled", "rejected")
+        found = await self.record(session)
+        assert found["state"] == state, found
+        return found
+
+    async def talk(self, session: str, content: Any) -> None:
+        answer = await self.say(session, content)
+        assert answer.status_code in (200, 201), answer.text
+        await self.settled(session)
+
+    async def history(self, session: str, who: str = "tom", **query: Any) -> list[dict[str, Any]]:
+        answer = await self.people[who].get(f"/sessions/{session}/messages", params=query)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["messages"]
+
+    async def told(self, session: str) -> list[tuple[str, Any]]:
+        return [(one["type"], one["content"]) for one in await self.history(session)]
+
+
+@contextlib.asynccontextmanager
+async def office(database_url: str, **settings: object) -> AsyncGenerator[Office]:
+    async with running(database_url, app=APPS / "sessions.json", **settings) as keyturn:
+        clock = Hand()
+        keyturn.ctx = replace(keyturn.ctx, clock=clock)
+        async with served(keyturn) as edge, contextlib.AsyncExitStack() as stack:
+            people = {
+                name: await stack.enter_async_context(edge.http(await edge.key(name, ("submit", "read", "decide"))))
+                for name in ("rita", "tom", "tara")
+            }
+            yield Office(edge, keyturn, clock, people)
+
+
+@pytest.fixture
+async def desk(database_url: str) -> AsyncIterator[Office]:
+    """An office with a worker."""
+    async with office(database_url) as found, found.keyturn.working():
+        yield found
+
+
+@pytest.fixture
+async def closed(database_url: str) -> AsyncIterator[Office]:
+    """An office where nobody works."""
+    async with office(database_url) as found:
+        yield found
+
+
+# C1: interactive and autonomous
+
+
+async def test_c1_an_interactive_session_asks_and_the_next_message_is_the_answer(desk: Office) -> None:
+    session = await desk.begin(message="paint", title="A wall")
+    waiting = await desk.settled(session, "waiting")
+    (asked,) = waiting["pending"]
+    assert (asked["kind"], asked["question"]["options"], waiting["note"]) == ("question", ["red", "blue"], None)
+    wrong = await desk.say(session, "green")
+    assert refusal(wrong) == (422, "invalid_answer")
+    assert wrong.json()["allowed"] == ["red", "blue"]
+    answered = await desk.say(session, "blue")
+    assert (answered.status_code, answered.json()["did"]) == (200, "answered")
+    assert answered.json()["approval_id"] == asked["approval_id"]
+    done = await desk.settled(session)
+    assert (done["workflow_id"], done["pending"]) == (waiting["workflow_id"], [])
+    assert await desk.told(session) == [
+        ("message", "paint"), ("question", "Which colour?"), ("answer", "blue"), ("result", "painted blue")
+    ]  # fmt: skip
+
+
+async def test_c1_an_autonomous_session_takes_declared_defaults_and_says_what_has_none(desk: Office) -> None:
+    session = await desk.begin(mode="autonomous", message="count")
+    await desk.settled(session)
+    assert await desk.told(session) == [("message", "count"), ("answer", 3), ("result", "counted 3")]
+    (answer,) = [one for one in await desk.history(session) if one["type"] == "answer"]
+    assert (answer["role"], answer["facts"]["note"]) == ("system", "the declared default")
+    await desk.say(session, "travel")
+    waiting = await desk.settled(session, "waiting")
+    assert "declares no default" in waiting["note"]
+    await desk.talk(session, "Rome")
+    assert (await desk.told(session))[-1] == ("result", "off to Rome")
+
+
+async def test_c1_an_autonomous_session_still_stops_at_a_risk_gate_and_a_message_is_never_an_approval(
+    desk: Office,
+) -> None:
+    session = await desk.begin(mode="autonomous", message="deploy")
+    waiting = await desk.settled(session, "waiting")
+    (asked,) = waiting["pending"]
+    assert (asked["kind"], asked["risk_level"]) == ("approval", "high")
+    for body in ({"content": "yes"}, {"content": "yes", "approval_id": asked["approval_id"]}):
+        refused = await desk.post(f"/sessions/{session}/messages", "tara", **body)
+        assert refusal(refused) == (409, "approval_pending")
+        assert refused.json()["approvals"][0]["approval_id"] == asked["approval_id"]
+    voted = await desk.post(f"/approvals/{asked['approval_id']}/votes", "tara", verdict="approve", justification="ok")
+    assert voted.status_code == 200
+    await desk.settled(session)
+    entries = await desk.history(session)
+    assert [one["type"] for one in entries] == ["message", "approval", "decision", "result"]
+    assert (entries[2]["by"], entries[2]["content"], entries[2]["facts"]["by"]) == ("tara", "approved", ["tara"])
+    assert entries[3]["content"] == "deployed, as tara allowed"
+    late = await desk.say(session, "yes", "tara", approval_id=asked["approval_id"])
+    assert refusal(late) == (409, "already_resolved")
+
+
+async def test_c1_several_questions_are_answered_by_their_id_and_by_no_other(desk: Office) -> None:
+    session = await desk.begin(message="both")
+    waiting = await desk.settled(session, "waiting")
+    which = await desk.say(session, "up")
+    assert refusal(which) == (409, "approval_id_needed")
+    assert {one["description"] for one in which.json()["approvals"]} == {"Left?", "Right?"}
+    named = {one["description"]: one["approval_id"] for one in waiting["pending"]}
+    other = await desk.begin(message="travel")
+    (elsewhere,) = (await desk.settled(other, "waiting"))["pending"]
+    for unknown in ("ap-none", elsewhere["approval_id"]):
+        assert refusal(await desk.say(session, "up", approval_id=unknown)) == (404, "not_found")
+    await desk.say(session, "up", approval_id=named["Left?"])
+    again = await desk.say(session, "down", approval_id=named["Left?"])
+    assert refusal(again) == (409, "already_resolved")
+    assert again.json()["resolved_by"] == "rita"
+    await desk.talk(session, "down")
+    assert (await desk.told(session))[-1] == ("result", "up and down")
+
+
+async def test_c1_what_a_graph_takes_is_what_may_be_said_to_it(desk: Office) -> None:
+    echo = await desk.begin("echo", message="hello")
+    await desk.settled(echo)
+    assert await desk.told(echo) == [("message", "hello"), ("result", {"text": "HELLO"})]
+    order = await desk.begin("order", input={"item": "pen", "number": 2})
+    await desk.settled(order)
+    assert await desk.told(order) == [
+        ("message", {"item": "pen", "number": 2}), ("result", {"item": "pen", "number": 4})
+    ]  # fmt: skip
+    spoken = await desk.say(order, "three pens")
+    assert refusal(spoken) == (422, "invalid_input")
+    assert "send `input`" in spoken.json()["detail"]
+    assert refusal(await desk.say(echo, {"not": "text"})) == (422, "invalid_input")
+    assert refusal(await desk.say(echo, "  ")) == (422, "invalid_input")
+
+
+# C2: history
+
+
+async def test_c2_the_history_is_whole_in_order_and_comes_in_pages_that_miss_nothing(desk: Office) -> None:
+    session = await desk.begin()
+    assert await desk.history(session) == []
+    for said in ("one", "recall"):
+        await desk.talk(session, said)
+    await desk.say(session, "fail")
+    failed = await desk.settled(session)
+    assert failed["error"]["detail"] == "RuntimeError: the boiler is cold"
+    await desk.talk(session, "recall")
+    whole = await desk.history(session)
+    assert [(one["role"], one["type"], one["content"]) for one in whole] == [
+        ("user", "message", "one"), ("assistant", "result", "heard one"),
+        ("user", "message", "recall"), ("assistant", "result", "one / recall"),
+        ("user", "message", "fail"), ("system", "ended", "RuntimeError: the boiler is cold"),
+        ("user", "message", "recall"), ("assistant", "result", "one / recall / fail / recall"),
+    ]  # fmt: skip
+    assert [len(one["messages"]) for one in whole] == [0, 1, 0, 1, 0, 0, 0, 1]
+    paged: list[dict[str, Any]] = []
+    while True:
+        query = {"after": paged[-1]["id"]} if paged else {}
+        answer = await desk.people["rita"].get(f"/sessions/{session}/messages", params={**query, "limit": 3})
+        paged += answer.json()["messages"]
+        if not answer.json()["more"]:
+            break
+    assert paged == whole
+    for wrong in ("nonsense", "wf-0123.1", "wf-\x00.1"):
+        answer = await desk.people["rita"].get(f"/sessions/{session}/messages", params={"after": wrong})
+        assert refusal(answer) == (422, "invalid_input")
+
+
+async def test_c2_secrets_in_what_was_said_are_masked_in_the_history(desk: Office) -> None:
+    session = await desk.begin("order", input={"item": "pen", "number": 2, "api_key": "hunter22"})
+    await desk.settled(session)
+    answer = await desk.people["tom"].get(f"/sessions/{session}/messages")
+    assert "hunter22" not in answer.text
+    assert answer.json()["messages"][0]["content"]["item"] == "pen"
+
+
+# C3: idle, and the cap
+
+
+async def test_c3_ten_at_once_begin_exactly_five_and_the_rest_are_told_which_are_open(closed: Office) -> None:
+    answers = await asyncio.gather(*(closed.post("/sessions", graph="clerk", title=f"{n}") for n in range(10)))
+    begun = [one.json()["session_id"] for one in answers if one.status_code == 201]
+    refused = [one for one in answers if one.status_code != 201]
+    assert len(begun) == 5
+    for one in refused:
+        assert refusal(one) == (429, "too_many_sessions")
+        assert {entry["session_id"] for entry in one.json()["sessions"]} == set(begun)
+        assert 1700 < int(one.headers["retry-after"]) <= 1800
+    # Everybody has five of their own.
+    await closed.begin(who="tom")
+    ended = await closed.people["rita"].delete(f"/sessions/{begun[0]}")
+    assert (ended.status_code, ended.json()["state"], ended.json()["ended_reason"]) == (200, "ended", "closed")
+    await closed.begin()
+    assert refusal(await closed.post("/sessions", graph="clerk")) == (429, "too_many_sessions")
+
+
+async def test_c3_both_limits_are_settings(database_url: str) -> None:
+    async with office(database_url, session_limit=1, session_idle_seconds=60) as found:
+        session = await found.begin()
+        record = await found.record(session)
+        assert record["idle_seconds"] == 60
+        assert refusal(await found.post("/sessions", graph="clerk")) == (429, "too_many_sessions")
+        too_long = await found.post("/sessions", "tom", graph="clerk", idle_seconds=61)
+        assert refusal(too_long) == (422, "invalid_input")
+        assert too_long.json()["allowed"] == 60
+        assert (await found.record(await found.begin(who="tom", idle_seconds=5)))["idle_seconds"] == 5
+
+
+async def test_c3_an_idle_session_ends_at_its_instant_whoever_looks_first(closed: Office) -> None:
+    seen, swept, counted = [await closed.begin(idle_seconds=600) for _ in range(3)]
+    record = await closed.record(seen)
+    ends = datetime.fromisoformat(record["ends_at"])
+    assert ends - datetime.fromisoformat(record["last_activity"]) == timedelta(minutes=10)
+    closed.clock.ahead = timedelta(minutes=9)
+    assert await sessions.end_idle(closed.keyturn.ctx) == 0
+    assert (await closed.record(seen))["state"] == "idle"
+    closed.clock.ahead = timedelta(minutes=11)
+    # One is looked at, one is spoken to, and the third is swept.
+    over = await closed.record(seen)
+    assert (over["state"], over["ended_reason"], over["ends_at"]) == ("ended", "idle", None)
+    assert datetime.fromisoformat(over["ended_at"]) == ends
+    late = await closed.say(counted, "hello")
+    assert refusal(late) == (410, "session_ended")
+    assert "Begin a new one" in late.json()["detail"]
+    assert await sessions.end_idle(closed.keyturn.ctx) == 1
+    assert (await closed.record(swept))["state"] == "ended"
+    listed = await closed.people["rita"].get("/sessions")
+    assert listed.json()["sessions"] == []
+    for _ in range(5):
+        await closed.begin()
+
+
+async def test_c3_whatever_is_done_in_a_session_keeps_it_open_and_a_run_under_way_is_not_idle(closed: Office) -> None:
+    session = await closed.begin(idle_seconds=600)
+    closed.clock.ahead = timedelta(minutes=9)
+    await closed.say(session, "hello")
+    closed.clock.ahead = timedelta(hours=9)
+    # Nobody works: the run is still queued.
+    assert await sessions.end_idle(closed.keyturn.ctx) == 0
+    record = await closed.record(session)
+    assert (record["state"], record["ends_at"]) == ("running", None)
+    assert refusal(await closed.say(session, "hurry")) == (409, "thread_busy")
+    async with closed.keyturn.working():
+        await closed.settled(session)
+    closed.clock.ahead += timedelta(minutes=9)
+    assert await sessions.end_idle(closed.keyturn.ctx) == 0
+    closed.clock.ahead += timedelta(minutes=2)
+    assert (await closed.record(session))["state"] == "ended"
+
+
+async def test_c3_a_session_that_waits_goes_idle_and_its_question_is_handed_over_not_lost(desk: Office) -> None:
+    session = await desk.begin(message="travel", idle_seconds=600)
+    (asked,) = (await desk.settled(session, "waiting"))["pending"]
+    desk.clock.ahead = timedelta(minutes=11)
+    over = await desk.record(session)
+    assert (over["state"], over["pending"][0]["approval_id"]) == ("ended", asked["approval_id"])
+    assert "goes on once it is decided" in over["note"]
+    late = await desk.say(session, "Rome")
+    assert refusal(late) == (410, "session_ended")
+    assert late.json()["approvals"][0]["approval_id"] == asked["approval_id"]
+    queue = await desk.people["tom"].get("/workflows/pending")
+    assert [one["approval_id"] for one in queue.json()["workflows"]] == [asked["approval_id"]]
+    answered = await desk.post(f"/approvals/{asked['approval_id']}/answer", "tom", answer="Oslo")
+    assert answered.status_code == 200
+    done = await desk.settled(session, "ended")
+    assert done["workflow_status"] == "completed"
+    entries = await desk.history(session)
+    assert [(one["type"], one["by"]) for one in entries][1:3] == [("question", "keyturn"), ("answer", "tom")]
+    assert entries[-1]["content"] == "off to Oslo"
+
+
+# C4: found again
+
+
+async def test_c4_another_tab_finds_the_session_and_another_person_answers_in_it(desk: Office) -> None:
+    session = await desk.begin(message="travel", title="Holidays", case_id="case-7")
+    await desk.settled(session, "waiting")
+    async with desk.edge.http(await desk.edge.key("rita")) as tab:
+        (found,) = (await tab.get("/sessions")).json()["sessions"]
+    assert (found["session_id"], found["state"], found["title"]) == (session, "waiting", "Holidays")
+    handed = await desk.say(session, "Oslo", "tom")
+    assert handed.json()["did"] == "answered"
+    await desk.settled(session)
+    (answer,) = [one for one in await desk.history(session) if one["type"] == "answer"]
+    assert (answer["by"], answer["facts"]["by"]) == ("tom", ["tom"])
+    # What is begun in it has its owner for a requester, who may not approve it: nobody else begins anything.
+    foreign = await desk.say(session, "deploy", "tom")
+    assert refusal(foreign) == (403, "not_owner")
+    assert foreign.json()["owner"] == "rita"
+    with pytest.raises(NotOwner):
+        thread = await threads.find(desk.keyturn.ctx, caller("tom"), session)
+        await threads.begin(desk.keyturn.ctx, caller("tom"), thread, graph="clerk", input={})
+
+
+async def test_c4_the_same_request_again_changes_nothing_and_says_what_it_led_to(desk: Office) -> None:
+    body = {"graph": "clerk", "message": "travel"}
+    first = await desk.post("/sessions", key="k1", **body)
+    session = first.json()["session_id"]
+    await desk.settled(session, "waiting")
+    again = await desk.post("/sessions", key="k1", **body)
+    assert (again.status_code, again.json()["session_id"], again.json()["replayed"]) == (200, session, True)
+    assert refusal(await desk.post("/sessions", key="k1", graph="echo")) == (409, "idempotency_conflict")
+    path = f"/sessions/{session}/messages"
+    answers = await asyncio.gather(*(desk.post(path, key="k2", content="Rome") for _ in range(4)))
+    assert {one.status_code for one in answers} == {200}
+    assert sum(not one.json()["replayed"] for one in answers) == 1
+    await desk.settled(session)
+    # Sent late, an answer does not become a message.
+    late = await desk.post(path, key="k2", content="Rome")
+    assert (late.json()["did"], late.json()["replayed"]) == ("answered", True)
+    spoken = await asyncio.gather(*(desk.post(path, key="k3", content="hello") for _ in range(4)))
+    assert sorted(one.status_code for one in spoken) == [200, 200, 200, 201]
+    assert len({one.json()["workflow_id"] for one in spoken}) == 1
+    await desk.settled(session)
+    assert [one for one, _ in await desk.told(session)] == [
+        "message", "question", "answer", "result", "message", "result"
+    ]  # fmt: skip
+
+
+async def test_c4_ending_a_session_cancels_what_it_runs_and_asks(desk: Office, tmp_path: Path) -> None:
+    asking = await desk.begin(message="travel")
+    (asked,) = (await desk.settled(asking, "waiting"))["pending"]
+    running_one = await desk.begin(message=f"wait {tmp_path / 'never'}")
+    await desk.keyturn.until((await desk.record(running_one))["workflow_id"], "running")
+    foreign = await desk.people["tom"].delete(f"/sessions/{asking}")
+    assert refusal(foreign) == (403, "not_owner")
+    for session in (asking, running_one):
+        ended = await desk.people["rita"].request("DELETE", f"/sessions/{session}", json={"reason": "enough"})
+        assert (ended.json()["state"], ended.json()["workflow_status"]) == ("ended", "cancelled")
+        again = await desk.people["rita"].delete(f"/sessions/{session}")
+        assert (again.status_code, again.json()["ended_at"]) == (200, ended.json()["ended_at"])
+        assert (await desk.told(session))[-1] == ("ended", "enough")
+        assert refusal(await desk.say(session, "hello")) == (410, "session_ended")
+    gone = await desk.post(f"/approvals/{asked['approval_id']}/answer", "tom", answer="Oslo")
+    assert refusal(gone) == (409, "already_resolved")
+    everything = await desk.people["rita"].get("/sessions", params={"all": True, "limit": 1})
+    page = everything.json()
+    assert [one["session_id"] for one in page["sessions"]] == [running_one]
+    rest = await desk.people["rita"].get("/sessions", params={"all": True, "limit": 1, "cursor": page["next_cursor"]})
+    assert [one["session_id"] for one in rest.json()["sessions"]] == [asking]
+
+
+async def test_c4_what_is_wrong_or_not_ones_own_is_refused_and_leaves_nothing(closed: Office) -> None:
+    session = await closed.begin()
+    wrong: list[tuple[dict[str, Any], int, str]] = [
+        ({"graph": "none"}, 404, "not_found"),
+        ({"graph": "clerk", "mode": "rogue"}, 422, "invalid_input"),
+        ({"graph": "clerk", "message": "a", "input": {}}, 422, "invalid_input"),
+        ({"graph": "clerk", "message": "   "}, 422, "invalid_input"),
+        ({"graph": "clerk", "idle_seconds": 0}, 422, "invalid_input"),
+        ({"graph": "clerk", "cap": 9}, 422, "invalid_input"),
+        ({"graph": "clerk", "message": "a\x00b"}, 422, "invalid_input"),
+        ({"graph": "order", "message": "two pens"}, 422, "invalid_input"),
+    ]
+    for body, status, code in wrong:
+        assert refusal(await closed.post("/sessions", **body)) == (status, code), body
+    path = f"/sessions/{session}/messages"
+    for body in ({}, {"content": "a", "input": {}}, {"input": {}, "approval_id": "ap-1"}, {"text": "a"}):
+        assert refusal(await closed.post(path, **body)) == (422, "invalid_input"), body
+    listed = await closed.people["rita"].get("/sessions", params={"all": True})
+    assert [one["session_id"] for one in listed.json()["sessions"]] == [session]
+    assert await closed.history(session) == []
+    async with closed.edge.http(await closed.edge.key("eve", namespace="elsewhere")) as eve:
+        answers = [
+            await eve.get(f"/sessions/{session}"), await eve.get(path), await eve.delete(f"/sessions/{session}"),
+            await eve.post(path, json={"content": "hello"}), await eve.get(f"/sessions/{session}/events"),
+        ]  # fmt: skip
+    assert [refusal(one) for one in answers] == [(404, "not_found")] * 5
+    async with closed.edge.http(await closed.edge.key("ron", ("read",))) as ron:
+        assert (await ron.get(f"/sessions/{session}")).status_code == 200
+        assert refusal(await ron.post(path, json={"content": "hello"})) == (403, "forbidden")
+        assert refusal(await ron.post("/sessions", json={"graph": "clerk"})) == (403, "forbidden")
+    async with closed.edge.http(await closed.edge.key("cleo", ("submit", "read", "admin"))) as cleo:
+        ended = await cleo.delete(f"/sessions/{session}")
+    assert (ended.status_code, ended.json()["ended_reason"]) == (200, "closed by cleo")
+
+
+# C5: heard of in time
+
+
+async def test_c5_a_change_of_a_session_is_heard_in_under_a_second(desk: Office) -> None:
+    session = await desk.begin()
+    headers = {"Accept": "text/event-stream"}
+    async with desk.people["tom"].stream("GET", f"/sessions/{session}/events", headers=headers) as response:
+        assert response.status_code == 200
+        chunks = response.aiter_bytes()
+        assert isinstance(chunks, AsyncGenerator)
+        stream = Stream(response, chunks)
+        for said, until in (("travel", "confirmation-required"), ("Rome", "workflow-completed")):
+            began = time.monotonic()
+            await desk.say(session, said)
+            heard: list[str] = []
+            while until not in heard:
+                heard.append((await stream.next())["event"])
+            assert time.monotonic() - began < 1.0
