@@ -108,9 +108,6 @@ async def closed(database_url: str) -> AsyncIterator[Office]:
         yield found
 
 
-# C1: interactive and autonomous
-
-
 async def test_c1_an_interactive_session_asks_and_the_next_message_is_the_answer(desk: Office) -> None:
     session = await desk.begin(message="paint", title="A wall")
     waiting = await desk.settled(session, "waiting")
@@ -199,9 +196,6 @@ async def test_c1_what_a_graph_takes_is_what_may_be_said_to_it(desk: Office) -> 
     assert refusal(await desk.say(echo, "  ")) == (422, "invalid_input")
 
 
-# C2: history
-
-
 async def test_c2_the_history_is_whole_in_order_and_comes_in_pages_that_miss_nothing(desk: Office) -> None:
     session = await desk.begin()
     assert await desk.history(session) == []
@@ -238,9 +232,6 @@ async def test_c2_secrets_in_what_was_said_are_masked_in_the_history(desk: Offic
     answer = await desk.people["tom"].get(f"/sessions/{session}/messages")
     assert "hunter22" not in answer.text
     assert answer.json()["messages"][0]["content"]["item"] == "pen"
-
-
-# C3: idle, and the cap
 
 
 async def test_c3_ten_at_once_begin_exactly_five_and_the_rest_are_told_which_are_open(closed: Office) -> None:
@@ -335,9 +326,6 @@ async def test_c3_a_session_that_waits_goes_idle_and_its_question_is_handed_over
     assert entries[-1]["content"] == "off to Oslo"
 
 
-# C4: found again
-
-
 async def test_c4_another_tab_finds_the_session_and_another_person_answers_in_it(desk: Office) -> None:
     session = await desk.begin(message="travel", title="Holidays", case_id="case-7")
     await desk.settled(session, "waiting")
@@ -353,8 +341,8 @@ async def test_c4_another_tab_finds_the_session_and_another_person_answers_in_it
     foreign = await desk.say(session, "deploy", "tom")
     assert refusal(foreign) == (403, "not_owner")
     assert foreign.json()["owner"] == "rita"
+    thread = await threads.find(desk.keyturn.ctx, caller("tom"), session)
     with pytest.raises(NotOwner):
-        thread = await threads.find(desk.keyturn.ctx, caller("tom"), session)
         await threads.begin(desk.keyturn.ctx, caller("tom"), thread, graph="clerk", input={})
 
 
@@ -439,9 +427,6 @@ async def test_c4_what_is_wrong_or_not_ones_own_is_refused_and_leaves_nothing(cl
     async with closed.edge.http(await closed.edge.key("cleo", ("submit", "read", "admin"))) as cleo:
         ended = await cleo.delete(f"/sessions/{session}")
     assert (ended.status_code, ended.json()["ended_reason"]) == (200, "closed by cleo")
-
-
-# C5: heard of in time
 
 
 async def test_c5_a_change_of_a_session_is_heard_in_under_a_second(desk: Office) -> None:
