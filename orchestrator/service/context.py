@@ -8,6 +8,7 @@ from functools import cached_property
 from orchestrator.config import Governance
 from orchestrator.core.errors import Forbidden
 from orchestrator.service.books import Books
+from orchestrator.service.horizon import Horizon
 from orchestrator.service.laws import Laws
 from orchestrator.service.offers import Offers
 from orchestrator.store.db import Clock, Database, database_clock
@@ -49,3 +50,8 @@ class Context:
     def laws(self) -> Laws:
         """What requests are judged by, remembered."""
         return Laws(self.db, self.governance, self.books)
+
+    @cached_property
+    def horizon(self) -> Horizon:
+        """How far the events of all workflows are complete."""
+        return Horizon(self.db)

@@ -28,6 +28,7 @@ from orchestrator.web import (
     approvals,
     audit,
     delegations,
+    feeds,
     health,
     links,
     policies,
@@ -55,7 +56,7 @@ def create_app(settings: Settings, *, context: Context | None = None, clock: Clo
     if context is None:
         context = Context(_database(settings), load_governance(settings.config_dir), clock)
     telemetry = Telemetry()
-    hub = Hub(context.db)
+    hub = Hub(context.db, context.horizon)
     parts = Parts(settings, context, Keyring(context), hub, telemetry, Counting(context, telemetry))
 
     @contextlib.asynccontextmanager
@@ -98,6 +99,7 @@ def create_app(settings: Settings, *, context: Context | None = None, clock: Clo
         policies.router,
         audit.router,
         sessions.router,
+        feeds.router,
     ):
         app.include_router(router, dependencies=[Depends(authenticated)])
     install_problems(app)

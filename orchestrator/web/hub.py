@@ -1,4 +1,4 @@
-"""One LISTEN connection per process, fanned out to everybody who follows a workflow.
+"""One LISTEN connection per process, fanned out to everybody who follows a workflow, or several at once.
 
 A follower holds no database connection while it waits. What is new is read by the follower itself, and here only once
 for all who stand at the same place.
@@ -10,13 +10,16 @@ import asyncio
 import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Hashable
 from typing import Any, Final, TypeVar
 
 from orchestrator.core.errors import Unavailable
+from orchestrator.service.feeds import is_topic
+from orchestrator.service.horizon import Horizon
 from orchestrator.store.db import Database
 from orchestrator.store.events import EVENTS_CHANNEL
 from orchestrator.store.heads import heads
+from orchestrator.web.topics import Topics
 
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 2.0
@@ -26,15 +29,19 @@ _READS_AT_ONCE: Final = 4
 _log: Final = logging.getLogger(__name__)
 
 T = TypeVar("T")
-# Namespace, workflow, and the `seq` after which to read; at one place everybody reads the same.
-Place = tuple[str, str, int]
+# Namespace, workflow or topic, and after what to read; at one place everybody reads the same.
+Place = tuple[str, str, Hashable]
 
 
 class Hub:
-    """Wakes followers when a workflow has new events. `run` works until it is cancelled; `stop` ends all streams."""
+    """Wakes followers when a workflow has new events. `run` works until it is cancelled; `stop` ends all streams.
 
-    def __init__(self, db: Database) -> None:
+    A topic, whose name begins with `@`, is what several workflows are followed by at once.
+    """
+
+    def __init__(self, db: Database, horizon: Horizon) -> None:
         self._db = db
+        self._topics = Topics(db, horizon, self._wake)
         self._followers: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
         self._heads: dict[str, int] = {}
         self._reads: dict[Place, asyncio.Task[Any]] = {}
@@ -47,6 +54,7 @@ class Hub:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._again_and_again(self._listen))
             group.create_task(self._again_and_again(self._look))
+            group.create_task(self._again_and_again(self._topics.run))
 
     def stop(self) -> None:
         """Let every stream end now, so that the server can stop."""
@@ -54,18 +62,22 @@ class Hub:
         self._wake_all()
 
     @contextlib.contextmanager
-    def follow(self, workflow_id: str) -> Generator[asyncio.Event]:
-        """An event that is set whenever the workflow may have something new."""
+    def follow(self, name: str, namespace: str = "") -> Generator[asyncio.Event]:
+        """An event that is set whenever the workflow, or the topic in a namespace, may have something new."""
         woken = asyncio.Event()
-        self._followers[workflow_id].add(woken)
+        self._followers[name].add(woken)
+        if is_topic(name):
+            self._topics.followed(name, namespace)
         try:
             yield woken
         finally:
-            followers = self._followers[workflow_id]
+            followers = self._followers[name]
             followers.discard(woken)
             if not followers:
-                del self._followers[workflow_id]
-                self._heads.pop(workflow_id, None)
+                del self._followers[name]
+                self._heads.pop(name, None)
+            if is_topic(name):
+                self._topics.left(name, namespace)
 
     async def read(self, place: Place, fetch: Callable[[], Awaitable[T]]) -> T:
         """What is at `place`, fetched once for all who ask for it at the same time."""
@@ -105,28 +117,32 @@ class Hub:
         async with self._db.listener(EVENTS_CHANNEL) as conn:
             # What was rung while nobody listened is not rung again.
             self._wake_all()
+            self._topics.told_of_all()
             async for notice in conn.notifies():
-                for workflow_id in notice.payload.split(","):
+                workflow_ids = notice.payload.split(",")
+                for workflow_id in workflow_ids:
                     self._wake(workflow_id)
+                self._topics.told(workflow_ids)
 
     async def _look(self) -> None:
         """Once a second make good what was never rung: who rings does so after the commit, and may die before."""
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
-            if not self._followers:
+            followed = [name for name in self._followers if not is_topic(name)]
+            if not followed:
                 continue
             async with self._db.connection() as conn:
-                found = await heads(conn, self._followers.keys())
+                found = await heads(conn, followed)
             for workflow_id, head in found.items():
                 if workflow_id in self._followers and self._heads.get(workflow_id) != head:
                     self._heads[workflow_id] = head
                     self._wake(workflow_id)
 
-    def _wake(self, workflow_id: str) -> None:
+    def _wake(self, name: str) -> None:
         # A read that is under way may have begun before what we are told of now: nobody else may join it.
-        for place in [place for place in self._reads if place[1] == workflow_id]:
+        for place in [place for place in self._reads if place[1] == name]:
             del self._reads[place]
-        for woken in self._followers.get(workflow_id, ()):
+        for woken in self._followers.get(name, ()):
             woken.set()
 
     def _wake_all(self) -> None:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from orchestrator.service import histories, sessions
 from orchestrator.service.feeds import OfThread
 from orchestrator.service.sessions import Limits
 from orchestrator.web.auth import Ctx, Editor, Presented, Reader, Submitter, Using
-from orchestrator.web.feeds import feed
-from orchestrator.web.stream import After
+from orchestrator.web.feeds import After, Types, feed
+from orchestrator.web.sse import LastEventId, Limit
 from orchestrator.web.workflows import IdempotencyKey
-from orchestrator.wire import CancelRequest, EventPage
+from orchestrator.wire import CancelRequest
+from orchestrator.wire_feeds import FeedPage
 from orchestrator.wire_sessions import (
     MessageRequest,
     MessageTaken,
@@ -94,7 +95,7 @@ async def history(
 
 @router.get(
     "/sessions/{session_id}/events",
-    response_model=EventPage,
+    response_model=FeedPage,
     responses={200: {"content": {"text/event-stream": {}}, "description": "A page of events, or the live stream"}},
 )
 async def events(
@@ -105,13 +106,15 @@ async def events(
     *,
     session_id: str,
     after: After = None,
-    limit: Annotated[int, Query(ge=1, le=1000, description="Most events of a JSON page")] = 100,
-    last_event_id: Annotated[str | None, Header()] = None,
+    types: Types = None,
+    limit: Limit = 100,
+    last_event_id: LastEventId = None,
 ) -> Response:
-    """The events of all the session's runs, live: the `id` is their position, one order over all of them."""
-    key = await sessions.thread_key(parts.context, who, session_id)
+    """What happens in all runs of a session, from its beginning: server-sent and live, or one page as JSON."""
+    scope = OfThread(await sessions.thread_key(parts.context, who, session_id))
+    wanted = types.split(",") if types else ()
     return await feed(
-        request, parts, who, presented, OfThread(key), after=after, last_event_id=last_event_id, limit=limit
+        request, parts, who, presented, scope, after=after, last_event_id=last_event_id, types=wanted, limit=limit
     )
 
 

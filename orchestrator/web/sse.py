@@ -15,6 +15,7 @@ from fastapi.sse import format_sse_event
 
 from orchestrator.core.errors import InvalidInput
 from orchestrator.wire import EventRecord
+from orchestrator.wire_feeds import FeedEvent
 
 SIGN_OF_LIFE: Final = b": still here\n\n"
 MAX_CURSOR: Final = 2**63 - 1
@@ -24,10 +25,16 @@ LastEventId = Annotated[str | None, Header()]
 Limit = Annotated[int, Query(ge=1, le=1000, description="Most events of a JSON page")]
 
 
-def framed(event: EventRecord, cursor: int) -> bytes:
+def framed(event: EventRecord) -> bytes:
     """One event on the wire. ASCII only, as some clients take other Unicode line ends for the end of a line."""
     data = json.dumps(event.model_dump(mode="json"), separators=(",", ":"))
+    cursor = event.position if isinstance(event, FeedEvent) else event.seq
     return format_sse_event(event=event.type, data_str=data, id=str(cursor))
+
+
+def standing(cursor: int) -> bytes:
+    """A sign of life that tells where the client stands: no event, but one who comes back names it as the last one."""
+    return b"id: %d\n%b" % (cursor, SIGN_OF_LIFE)
 
 
 def wants_json(accept: str) -> bool:

@@ -20,6 +20,7 @@ class Stream:
     chunks: AsyncGenerator[bytes]
     raw: bytes = b""
     comments: list[str] = field(default_factory=list)
+    reading: asyncio.Future[bytes | None] | None = None
 
     async def next(self, seconds: float = 10.0) -> dict[str, Any]:
         """The next event: its `event`, `id` and decoded `data`; EOFError when the stream has ended."""
@@ -35,13 +36,23 @@ class Stream:
             assert await self._block() == {}
             return self.comments[-1]
 
+    async def standing(self, seconds: float = 10.0) -> str:
+        """Where a sign of life says that the client stands, where no event comes before it."""
+        async with asyncio.timeout(seconds):
+            fields = await self._block()
+            assert list(fields) == ["id"]
+            return fields["id"]
+
     async def _block(self) -> dict[str, str]:
         while b"\n\n" not in self.raw:
-            try:
-                self.raw += await anext(self.chunks)
-            except StopAsyncIteration:
+            # A reading outlives the time-out of who waits for it: what comes later is not lost.
+            self.reading = self.reading or asyncio.ensure_future(anext(self.chunks, None))
+            chunk = await asyncio.shield(self.reading)
+            self.reading = None
+            if chunk is None:
                 assert not self.raw
-                raise EOFError from None
+                raise EOFError
+            self.raw += chunk
         head, _, self.raw = self.raw.partition(b"\n\n")
         return self._fields(head)
 
@@ -67,13 +78,24 @@ class Stream:
 
 
 @contextlib.asynccontextmanager
-async def stream(http: httpx.AsyncClient, workflow_id: str, **headers: str) -> AsyncGenerator[Stream]:
-    """Follow a workflow's events."""
-    async with http.stream(
-        "GET", f"/workflows/{workflow_id}/events", headers={"Accept": "text/event-stream", **headers}
-    ) as response:
+async def stream_at(http: httpx.AsyncClient, path: str, **headers: str) -> AsyncGenerator[Stream]:
+    """Follow what is at `path`."""
+    async with http.stream("GET", path, headers={"Accept": "text/event-stream", **headers}) as response:
         assert response.status_code == 200, await response.aread()
         assert response.headers["content-type"].startswith("text/event-stream")
         chunks = response.aiter_bytes()
         assert isinstance(chunks, AsyncGenerator)
-        yield Stream(response, chunks)
+        live = Stream(response, chunks)
+        try:
+            yield live
+        finally:
+            if live.reading is not None:
+                live.reading.cancel()
+                await asyncio.wait([live.reading])
+
+
+@contextlib.asynccontextmanager
+async def stream(http: httpx.AsyncClient, workflow_id: str, **headers: str) -> AsyncGenerator[Stream]:
+    """Follow a workflow's events."""
+    async with stream_at(http, f"/workflows/{workflow_id}/events", **headers) as live:
+        yield live
