@@ -6,7 +6,7 @@ Nothing is sent or awaited here. The clients do the sending and the sleeping; al
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Literal
 
 import httpx
@@ -15,6 +15,7 @@ from orchestrator.core.model import Status
 from orchestrator.sdk.calls import events_path, wait
 from orchestrator.sdk.request import ApiError, Call, ClientError, Unreachable, problem_of
 from orchestrator.wire import EventRecord, Until, WorkflowStatus
+from orchestrator.wire_feeds import FeedEvent
 
 # The server sends a sign of life every 15 seconds; two that are missing mean that the connection is dead.
 _SILENCE_SECONDS: Final = 35.0
@@ -93,7 +94,7 @@ class Enduring:
             return float("inf")
         left = self._ends - self._monotonic()
         if left <= 0:
-            raise TimeoutError(f"workflow {self.workflow_id} was not there after {self._timeout:g} seconds")
+            raise TimeoutError(f"{self.workflow_id} was not there after {self._timeout:g} seconds")
         return left
 
 
@@ -131,7 +132,7 @@ class Following(Enduring):
             raise ApiError(problem_of(status, content))
         self.there()
 
-    def feed(self, chunk: bytes) -> list[EventRecord]:
+    def feed(self, chunk: bytes) -> Sequence[EventRecord]:
         """The new events in `chunk`; the next connection goes on after them."""
         records = [EventRecord.model_validate_json(data) for data in self._parser.feed(chunk)]
         if records:
@@ -141,6 +142,21 @@ class Following(Enduring):
     def must_renew(self) -> bool:
         """Whether the connection would outlast the time that is left, so that a shorter one is due."""
         return self._ends is not None and self.left() < self._read_seconds * 0.75
+
+
+class FeedFollowing(Following):
+    """The same in a feed over several workflows, whose cursor is the events' position."""
+
+    def __init__(self, name: str, path: str, *, after: int, timeout: float | None, patience: float) -> None:
+        super().__init__(name, after=after, timeout=timeout, patience=patience)
+        self.path = path
+
+    def feed(self, chunk: bytes) -> Sequence[FeedEvent]:
+        """The new events in `chunk`; the next connection goes on after them."""
+        records = [FeedEvent.model_validate_json(data) for data in self._parser.feed(chunk)]
+        if records:
+            self.cursor = records[-1].position
+        return records
 
 
 class Waiting(Enduring):

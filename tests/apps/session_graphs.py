@@ -20,7 +20,7 @@ class Talk(TypedDict, total=False):
 
 
 def _last(state: Talk) -> str:
-    return str(state["messages"][-1].text)
+    return str(state.get("messages", [])[-1].text)
 
 
 def _deploy() -> str:
@@ -35,7 +35,7 @@ def _wait(path: str) -> str:
 
 
 def _recall(state: Talk) -> str:
-    return " / ".join(str(one.text) for one in state["messages"] if one.type == "human")
+    return " / ".join(str(one.text) for one in state.get("messages", []) if one.type == "human")
 
 
 def _fail() -> str:

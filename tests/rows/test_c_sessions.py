@@ -82,8 +82,8 @@ class Office:
 
 
 @contextlib.asynccontextmanager
-async def office(database_url: str, **settings: object) -> AsyncGenerator[Office]:
-    async with running(database_url, app=APPS / "sessions.json", **settings) as keyturn:
+async def office(database_url: str, **settings: float) -> AsyncGenerator[Office]:
+    async with running(database_url, app=APPS / "sessions.json", config=None, **settings) as keyturn:
         clock = Hand()
         keyturn.ctx = replace(keyturn.ctx, clock=clock)
         async with served(keyturn) as edge, contextlib.AsyncExitStack() as stack:
@@ -409,7 +409,10 @@ async def test_c4_what_is_wrong_or_not_ones_own_is_refused_and_leaves_nothing(cl
     for body, status, code in wrong:
         assert refusal(await closed.post("/sessions", **body)) == (status, code), body
     path = f"/sessions/{session}/messages"
-    for body in ({}, {"content": "a", "input": {}}, {"input": {}, "approval_id": "ap-1"}, {"text": "a"}):
+    malformed: list[dict[str, Any]] = [
+        {}, {"content": "a", "input": {}}, {"input": {}, "approval_id": "ap-1"}, {"text": "a"}
+    ]  # fmt: skip
+    for body in malformed:
         assert refusal(await closed.post(path, **body)) == (422, "invalid_input"), body
     listed = await closed.people["rita"].get("/sessions", params={"all": True})
     assert [one["session_id"] for one in listed.json()["sessions"]] == [session]
