@@ -109,5 +109,9 @@ def text_of(message: Mapping[str, Any]) -> str:
     if isinstance(content, str):
         return content
     blocks = cast("list[object]", content) if isinstance(content, list) else []
-    texts = [one if isinstance(one, str) else cast("Mapping[str, Any]", one).get("text") for one in blocks if one]
-    return "".join(one for one in texts if isinstance(one, str))
+    return "".join(_text_of_block(one) for one in blocks)
+
+
+def _text_of_block(block: object) -> str:
+    text = cast("Mapping[str, object]", block).get("text") if isinstance(block, Mapping) else block
+    return text if isinstance(text, str) else ""

@@ -64,7 +64,10 @@ def _entry(row: Params) -> SessionMessage:
         "id": f"{row['workflow_id']}.{row['seq']}", "at": row["at"], "by": row["actor"],
         "workflow_id": row["workflow_id"], "approval_id": row["body"].get("request_id"),
     }  # fmt: skip
-    return SessionMessage.model_validate({**common, **_ENTRIES[row["type"]](row)})
+    entry = _ENTRIES[row["type"]](row)
+    # What a graph says is its own, whichever worker ran it.
+    by = {"by": row["graph"]} if entry["role"] == "assistant" else {}
+    return SessionMessage.model_validate({**common, **entry, **by})
 
 
 def _message(row: Params) -> Entry:

@@ -322,7 +322,7 @@ async def test_c3_a_session_that_waits_goes_idle_and_its_question_is_handed_over
     done = await desk.settled(session, "ended")
     assert done["workflow_status"] == "completed"
     entries = await desk.history(session)
-    assert [(one["type"], one["by"]) for one in entries][1:3] == [("question", "keyturn"), ("answer", "tom")]
+    assert [(one["type"], one["by"]) for one in entries][1:3] == [("question", "clerk"), ("answer", "tom")]
     assert entries[-1]["content"] == "off to Oslo"
 
 
