@@ -49,6 +49,13 @@ def watch_workflow(session: Session, workflow_id: str) -> WorkflowStatus:
     return view.status
 
 
+def watch_case(session: Session, case_id: str) -> None:
+    """Tell what happens in a case, line by line, until it is interrupted."""
+    output = session.output
+    for event in session.client.follow_case(case_id):
+        output.json(event) if output.as_json else output.line(f"{event.workflow_id}  {event_line(event)}")
+
+
 def event_line(event: EventRecord) -> str:
     """One event as one line: number, time, type, who, and what helps to understand it."""
     at = event.at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -16,7 +16,7 @@ from orchestrator.cli.credentials import UsageError
 from orchestrator.cli.durations import parse_duration
 from orchestrator.cli.output import Column, Output, ago, needs
 from orchestrator.cli.session import REFUSED, AsJson, Profile, Session, Url, WorkflowId, connect
-from orchestrator.cli.watching import event_line, watch_workflow
+from orchestrator.cli.watching import event_line, watch_case, watch_workflow
 from orchestrator.sdk.calls import SubmitOptions
 from orchestrator.wire import ApprovalRecord, Json, VoteRecord, WorkflowStatus
 
@@ -137,10 +137,24 @@ def _deciders(session: Session, found: WorkflowStatus) -> Mapping[str, Sequence[
 
 
 @app.command()
-def watch(workflow_id: WorkflowId, *, url: Url = None, profile: Profile = None, as_json: AsJson = False) -> None:
+def watch(
+    workflow_id: Annotated[str | None, typer.Argument(help="The workflow's id", metavar="WORKFLOW_ID")] = None,
+    *,
+    case: Annotated[
+        str | None, typer.Option(help="Follow a case instead, until interrupted", metavar="CASE_ID")
+    ] = None,
+    url: Url = None,
+    profile: Profile = None,
+    as_json: AsJson = False,
+) -> None:
     """Follow a workflow until it has finished; exit 1 unless it completed."""
+    if (workflow_id is None) == (case is None):
+        raise typer.BadParameter("name a workflow, or a case with --case")
     with connect(url, profile, as_json=as_json) as session:
-        _finish(session, workflow_id)
+        if workflow_id is not None:
+            _finish(session, workflow_id)
+        elif case is not None:
+            watch_case(session, case)
 
 
 @app.command()

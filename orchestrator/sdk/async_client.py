@@ -16,6 +16,7 @@ import httpx
 from typing_extensions import Unpack
 
 from orchestrator.sdk import calls, governing, transport
+from orchestrator.sdk.async_cases import AsyncCases
 from orchestrator.sdk.calls import (
     AuditOptions,
     DecisionOptions,
@@ -67,7 +68,7 @@ from orchestrator.wire import (
 T = TypeVar("T")
 
 
-class AsyncKeyturn(AsyncSessions):
+class AsyncKeyturn(AsyncCases, AsyncSessions):
     """The async client; see `Keyturn`. Use it in an `async with` statement, or call `close`."""
 
     def __init__(self, url: str = DEFAULT_URL, key: str | None = None, *, timeout: float = 10.0) -> None:

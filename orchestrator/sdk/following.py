@@ -1,4 +1,4 @@
-"""Following a workflow's events over server-sent events: parsing, where to go on, and how long to try.
+"""Following events over server-sent events: parsing, where to go on, and how long to try.
 
 Nothing is sent or awaited here. The clients do the sending and the sleeping; all they decide by is here.
 """
@@ -6,8 +6,8 @@ Nothing is sent or awaited here. The clients do the sending and the sleeping; al
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from typing import Final, Literal
+from collections.abc import Callable
+from typing import Final, Generic, Literal, TypeVar
 
 import httpx
 
@@ -15,7 +15,6 @@ from orchestrator.core.model import Status
 from orchestrator.sdk.calls import events_path, wait
 from orchestrator.sdk.request import ApiError, Call, ClientError, Unreachable, problem_of
 from orchestrator.wire import EventRecord, Until, WorkflowStatus
-from orchestrator.wire_feeds import FeedEvent
 
 # The server sends a sign of life every 15 seconds; two that are missing mean that the connection is dead.
 _SILENCE_SECONDS: Final = 35.0
@@ -27,13 +26,19 @@ _AWAY: Final = 503
 # Of one call, well below what proxies allow a request.
 _LONGEST_WAIT: Final = 25.0
 
+E = TypeVar("E", bound=EventRecord)
+
 
 class SseParser:
-    """Turns chunks of a `text/event-stream` into the `data` of each event. Ids and names are in our data too."""
+    """Turns chunks of a `text/event-stream` into the `data` of each event. Names are in our data too; `last_id` is the
+    newest id, which may come without an event.
+    """
 
     def __init__(self) -> None:
         self._buffer = b""
         self._data: list[bytes] = []
+        self._id: bytes | None = None
+        self.last_id: bytes | None = None
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """The data of the events that `chunk` completes."""
@@ -42,25 +47,29 @@ class SseParser:
         for line in (line.removesuffix(b"\r") for line in lines):
             if line.startswith(b"data:"):
                 self._data.append(line[5:].removeprefix(b" "))
-            elif not line and self._data:
-                found.append(b"\n".join(self._data))
-                self._data.clear()
+            elif line.startswith(b"id:"):
+                self._id = line[3:].strip()
+            elif not line:
+                self.last_id = self._id
+                if self._data:
+                    found.append(b"\n".join(self._data))
+                    self._data.clear()
         return found
 
 
 class Enduring:
-    """How long one client goes on with one workflow: `timeout` is the seconds for all of it (None: no end), `patience`
-    the seconds without a connection that are borne.
+    """How long one client goes on with something: `timeout` is the seconds for all of it (None: no end), `patience` the
+    seconds without a connection that are borne. `name` is what it is called where it took too long.
     """
 
     def __init__(
         self,
-        workflow_id: str,
+        name: str,
         timeout: float | None = None,
         patience: float = 30.0,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.workflow_id = workflow_id
+        self.name = name
         self._timeout = timeout
         self._patience = patience
         self._monotonic = monotonic
@@ -94,11 +103,63 @@ class Enduring:
             return float("inf")
         left = self._ends - self._monotonic()
         if left <= 0:
-            raise TimeoutError(f"{self.workflow_id} was not there after {self._timeout:g} seconds")
+            raise TimeoutError(f"{self.name} was not there after {self._timeout:g} seconds")
         return left
 
 
-class Following(Enduring):
+class Streaming(Enduring, Generic[E]):
+    """Where one client stands in a stream of events, and until when it goes on."""
+
+    def __init__(
+        self,
+        name: str,
+        path: str,
+        event: type[E],
+        *,
+        after: int | None,
+        timeout: float | None = None,
+        patience: float = 30.0,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(name, timeout, patience, monotonic)
+        self.path = path
+        self._event = event
+        # The last id that came; None begins where the server begins.
+        self._last = after
+        self._read_seconds = _SILENCE_SECONDS
+        self._parser = SseParser()
+
+    def begin(self) -> tuple[dict[str, str], httpx.Timeout]:
+        """Headers and time-outs of the next connection; raises TimeoutError when the time is up."""
+        left = self.left()
+        self._read_seconds = min(_SILENCE_SECONDS, left)
+        self._parser = SseParser()
+        headers = {"Accept": "text/event-stream"}
+        if self._last is not None:
+            headers["Last-Event-ID"] = str(self._last)
+        return headers, httpx.Timeout(min(_CONNECT_SECONDS, left), read=self._read_seconds)
+
+    def answered(self, status: int, content: bytes) -> None:
+        """Judge the answer's status; raises ApiError for a refusal that another try would not change."""
+        if status == _AWAY:
+            raise Away
+        if status != _OK:
+            raise ApiError(problem_of(status, content))
+        self.there()
+
+    def feed(self, chunk: bytes) -> list[E]:
+        """The new events in `chunk`; the next connection goes on after them."""
+        found = self._parser.feed(chunk)
+        if self._parser.last_id is not None:
+            self._last = int(self._parser.last_id)
+        return [self._event.model_validate_json(data) for data in found]
+
+    def must_renew(self) -> bool:
+        """Whether the connection would outlast the time that is left, so that a shorter one is due."""
+        return self._ends is not None and self.left() < self._read_seconds * 0.75
+
+
+class Following(Streaming[EventRecord]):
     """Where one client stands in one workflow's events, and until when it goes on."""
 
     def __init__(
@@ -110,53 +171,16 @@ class Following(Enduring):
         patience: float = 30.0,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(workflow_id, timeout, patience, monotonic)
-        self.cursor = after
-        self.path = events_path(workflow_id)
-        self._read_seconds = _SILENCE_SECONDS
-        self._parser = SseParser()
+        super().__init__(
+            f"workflow {workflow_id}", events_path(workflow_id), EventRecord,
+            after=after, timeout=timeout, patience=patience, monotonic=monotonic,
+        )  # fmt: skip
+        self.workflow_id = workflow_id
 
-    def begin(self) -> tuple[dict[str, str], httpx.Timeout]:
-        """Headers and time-outs of the next connection; raises TimeoutError when the time is up."""
-        left = self.left()
-        self._read_seconds = min(_SILENCE_SECONDS, left)
-        self._parser = SseParser()
-        headers = {"Accept": "text/event-stream", "Last-Event-ID": str(self.cursor)}
-        return headers, httpx.Timeout(min(_CONNECT_SECONDS, left), read=self._read_seconds)
-
-    def answered(self, status: int, content: bytes) -> None:
-        """Judge the answer's status; raises ApiError for a refusal that another try would not change."""
-        if status == _AWAY:
-            raise Away
-        if status != _OK:
-            raise ApiError(problem_of(status, content))
-        self.there()
-
-    def feed(self, chunk: bytes) -> Sequence[EventRecord]:
-        """The new events in `chunk`; the next connection goes on after them."""
-        records = [EventRecord.model_validate_json(data) for data in self._parser.feed(chunk)]
-        if records:
-            self.cursor = records[-1].seq
-        return records
-
-    def must_renew(self) -> bool:
-        """Whether the connection would outlast the time that is left, so that a shorter one is due."""
-        return self._ends is not None and self.left() < self._read_seconds * 0.75
-
-
-class FeedFollowing(Following):
-    """The same in a feed over several workflows, whose cursor is the events' position."""
-
-    def __init__(self, name: str, path: str, *, after: int, timeout: float | None, patience: float) -> None:
-        super().__init__(name, after=after, timeout=timeout, patience=patience)
-        self.path = path
-
-    def feed(self, chunk: bytes) -> Sequence[FeedEvent]:
-        """The new events in `chunk`; the next connection goes on after them."""
-        records = [FeedEvent.model_validate_json(data) for data in self._parser.feed(chunk)]
-        if records:
-            self.cursor = records[-1].position
-        return records
+    @property
+    def cursor(self) -> int:
+        """The number of the last event that came."""
+        return self._last or 0
 
 
 class Waiting(Enduring):
@@ -169,7 +193,8 @@ class Waiting(Enduring):
         timeout: float | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(workflow_id, timeout, monotonic=monotonic)
+        super().__init__(f"workflow {workflow_id}", timeout, monotonic=monotonic)
+        self.workflow_id = workflow_id
         self._until: Until = until
         self._answered = False
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping
-from typing import Final, Literal, TypedDict, TypeVar
+from typing import Literal, TypedDict, TypeVar
 
-import httpx
 from typing_extensions import Unpack
 
-from orchestrator.sdk.following import FeedFollowing
+from orchestrator.sdk.following import Streaming
 from orchestrator.sdk.request import Call, get, path_of, post
-from orchestrator.sdk.transport import BROKEN
 from orchestrator.wire import CancelRequest
 from orchestrator.wire_feeds import FeedEvent
 from orchestrator.wire_sessions import (
@@ -27,7 +23,6 @@ from orchestrator.wire_sessions import (
 )
 
 T = TypeVar("T")
-_AGAIN_SECONDS: Final = 0.1
 
 
 class SessionOptions(TypedDict, total=False):
@@ -84,19 +79,20 @@ def end(session_id: str, reason: str) -> Call[SessionRecord]:
     return Call("DELETE", path_of("sessions", session_id), SessionRecord.model_validate_json, content=content)
 
 
-def following(session_id: str, after: int, timeout: float | None, patience: float) -> FeedFollowing:
+def following(session_id: str, after: int, timeout: float | None, patience: float) -> Streaming[FeedEvent]:
     """Where a client stands in a session's events."""
     path = path_of("sessions", session_id, "events")
-    return FeedFollowing(session_id, path, after=after, timeout=timeout, patience=patience)
+    return Streaming(f"session {session_id}", path, FeedEvent, after=after, timeout=timeout, patience=patience)
 
 
 class Sessions:
     """What the sync client does with sessions."""
 
-    _http: httpx.Client
-
     def send(self, call: Call[T]) -> T:
-        """Send one call and return its answer."""
+        """Send one call, as the client does it."""
+        raise NotImplementedError
+
+    def _stream(self, where: Streaming[FeedEvent]) -> Iterator[FeedEvent]:
         raise NotImplementedError
 
     def create_session(
@@ -141,29 +137,17 @@ class Sessions:
         """The events of all runs of a session behind a position, then live for as long as one goes on reading; a lost
         connection is made again. Raises TimeoutError and Unreachable as `follow` does.
         """
-        where = following(session_id, after, timeout, patience)
-        while True:
-            try:
-                headers, limits = where.begin()
-                with self._http.stream("GET", where.path, headers=headers, timeout=limits) as response:
-                    where.answered(response.status_code, b"" if response.is_success else response.read())
-                    for chunk in response.iter_bytes():
-                        yield from where.feed(chunk)
-                        if where.must_renew():
-                            break
-                # A server that stops ends its streams.
-                time.sleep(_AGAIN_SECONDS)
-            except BROKEN as error:
-                time.sleep(where.pause(error))
+        return self._stream(following(session_id, after, timeout, patience))
 
 
 class AsyncSessions:
     """What the async client does with sessions."""
 
-    _http: httpx.AsyncClient
-
     async def send(self, call: Call[T]) -> T:
-        """Send one call and return its answer."""
+        """Send one call, as the client does it."""
+        raise NotImplementedError
+
+    def _stream(self, where: Streaming[FeedEvent]) -> AsyncIterator[FeedEvent]:
         raise NotImplementedError
 
     async def create_session(
@@ -200,26 +184,13 @@ class AsyncSessions:
         """End a session; what it runs or asks is cancelled."""
         return await self.send(end(session_id, reason))
 
-    async def follow_session(
+    def follow_session(
         self,
         session_id: str,
         *,
         after: int = 0,
-        timeout: float | None = None,  # noqa: ASYNC109 - the same arguments as the sync client's
+        timeout: float | None = None,
         patience: float = 30.0,
     ) -> AsyncIterator[FeedEvent]:
         """The events of all runs of a session; see `Keyturn.follow_session`."""
-        where = following(session_id, after, timeout, patience)
-        while True:
-            try:
-                headers, limits = where.begin()
-                async with self._http.stream("GET", where.path, headers=headers, timeout=limits) as response:
-                    where.answered(response.status_code, b"" if response.is_success else await response.aread())
-                    async for chunk in response.aiter_bytes():
-                        for event in where.feed(chunk):
-                            yield event
-                        if where.must_renew():
-                            break
-                await asyncio.sleep(_AGAIN_SECONDS)
-            except BROKEN as error:
-                await asyncio.sleep(where.pause(error))
+        return self._stream(following(session_id, after, timeout, patience))

@@ -135,10 +135,16 @@ async def vote(
 
 
 async def answer(
-    ctx: Context, caller: Caller, approval_id: str, request: AnswerRequest, idempotency_key: str | None = None
+    ctx: Context,
+    caller: Caller,
+    approval_id: str,
+    request: AnswerRequest,
+    idempotency_key: str | None = None,
+    *,
+    note: str = "",
 ) -> Decided:
     """Answer a question, or respond to a tool call that takes responses. AnswerInvalid when it does not fit."""
-    choice = Choice(None, "", request.answered_by, approval_id, answer=request.answer)
+    choice = Choice(None, note, request.answered_by, approval_id, answer=request.answer)
     workflow_id = await _workflow_of(ctx, caller, approval_id)
     return await _decide(ctx, caller, workflow_id, choice, request, idempotency_key)
 

@@ -41,6 +41,7 @@ from orchestrator.core.votes import (
     selves_of,
 )
 from orchestrator.service.context import Caller, Context
+from orchestrator.service.endings import unasked
 from orchestrator.service.refusals import unknown
 from orchestrator.store import decisions
 from orchestrator.store.db import Connection, Params
@@ -297,9 +298,11 @@ class Deciding:
             return self._vote(row, replace(choice, text=text), Verdict.REJECT, who, written)
         self._check_open(row)
         check_answer(cast("Mapping[str, object]", row["question"]), choice.answer)
-        decision = {"verdict": "answer", "by": [who.person], "note": "", "answer": choice.answer}
-        told: dict[str, object] = {"request_id": row["approval_id"], "verdict": "answer", "answer": choice.answer,
-                                   "via": who.via}  # fmt: skip
+        decision = {"verdict": "answer", "by": [who.person], "note": choice.text, "answer": choice.answer}
+        told: dict[str, object] = {
+            "request_id": row["approval_id"], "verdict": "answer", "answer": choice.answer, "via": who.via,
+            **({"justification": choice.text} if choice.text else {}),
+        }  # fmt: skip
         written.events.append(Event("vote-recorded", who.person, told))
         self.resolved(row, ApprovalState.ANSWERED, who, decision, written)
         return "resolved"
@@ -328,17 +331,23 @@ class Deciding:
         }  # fmt: skip
         written.events.append(Event("confirmation-resolved", who.person, facts))
         if state is ApprovalState.REJECTED and row["on_reject"] == "cancel":
-            written.cancel = True
+            self._cancel(written, who)
             self._move(written, Status.REJECTED, str(decision["note"]))
             written.events.append(Event("workflow-rejected", who.person, {"request_id": row["approval_id"]}))
         elif state in _ENDS:
-            written.cancel = True
+            self._cancel(written, who)
             status, reason, over = _ENDS[state]
             self._move(written, status, reason)
             written.events.append(Event(over, who.person, {"request_id": row["approval_id"], "reason": reason}))
         elif self.workflow["status"] == Status.WAITING and not self._still_open():
             # The workflow goes on when everything it asked at this pause is decided: one resume, one re-run of nodes.
             self._move(written, Status.READY, None)
+
+    def _cancel(self, written: Written, who: Identity) -> None:
+        """The workflow ends, and with it whatever else it asks."""
+        written.cancel = True
+        others = {row["approval_id"]: row["state"] for row in self.rows if row["approval_id"] != written.approval_id}
+        written.events.extend(unasked(others, who.person, "the workflow ended"))
 
     def _still_open(self) -> bool:
         return any(row["state"] == ApprovalState.PENDING for row in self.rows)

@@ -12,6 +12,7 @@ from orchestrator.core.model import Status
 from orchestrator.core.votes import CLOCK
 from orchestrator.service import sessions
 from orchestrator.service.context import Context
+from orchestrator.service.endings import unasked
 from orchestrator.service.settling import settle
 from orchestrator.store import approvals, events, workflows
 from orchestrator.store.db import Params
@@ -111,10 +112,10 @@ async def _time_out(ctx: Context) -> list[str]:
         rows = await workflows.overdue(conn, _BATCH, ctx.clock())
         for row in rows:
             workflow_id = row["workflow_id"]
-            await approvals.cancel_pending(conn, workflow_id, CLOCK, ctx.clock())
+            cancelled = await approvals.cancel_pending(conn, workflow_id, CLOCK, ctx.clock())
             move = {"workflow": workflow_id, "status": Status.TIMED_OUT, "reason": "deadline", "finished": True,
                     "now": ctx.clock()}  # fmt: skip
             await workflows.move(conn, move)
             over = Event("workflow-timed-out", CLOCK, {"reason": "deadline"})
-            await events.append(conn, workflow_id, [over], ctx.clock())
+            await events.append(conn, workflow_id, [*unasked(cancelled, CLOCK, "deadline"), over], ctx.clock())
         return [row["workflow_id"] for row in rows]

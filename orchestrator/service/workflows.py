@@ -17,6 +17,7 @@ from orchestrator.core.model import Level, Status
 from orchestrator.core.plain import plain_json
 from orchestrator.service import idempotency, views
 from orchestrator.service.context import Caller, Context
+from orchestrator.service.endings import unasked
 from orchestrator.service.health import WORKER_SEEN_SECONDS
 from orchestrator.service.refusals import audited, unknown
 from orchestrator.service.settling import settle
@@ -263,8 +264,9 @@ async def cancel_on(conn: Connection, caller: Caller, row: Params, reason: str, 
         conn,
         {"workflow": workflow_id, "status": "cancelled", "reason": reason or None, "finished": True, "now": now},
     )
-    data: dict[str, object] = {"reason": reason, "was": row["status"], "approvals": cancelled}
-    await events.append(conn, workflow_id, [Event("workflow-cancelled", caller.person, data)], now)
+    data: dict[str, object] = {"reason": reason, "was": row["status"], "approvals": list(cancelled)}
+    over = Event("workflow-cancelled", caller.person, data)
+    await events.append(conn, workflow_id, [*unasked(cancelled, caller.person, reason), over], now)
 
 
 def ring_cancelled(ctx: Context, workflow_id: str) -> None:

@@ -33,7 +33,7 @@ WORKFLOW_OF = "SELECT workflow_id FROM keyturn.approvals WHERE namespace = %(nam
 
 # One approval, for showing; `behind` as above.
 GET = """
-SELECT a.*, w.graph, w.title,
+SELECT a.*, w.graph, w.title, w.case_id,
        (a.state = 'pending' OR w.status NOT IN ('running', 'waiting'))
        AND a.wake_at <= coalesce(%(now)s::timestamptz, now())
        OR a.state = 'pending' AND a.kind = 'approval' AND a.policy_seen < n.policy_version AS behind
@@ -55,16 +55,25 @@ SELECT a.*, w.graph, w.title, coalesce(%(now)s::timestamptz, now()) AS now
  ORDER BY a.urgent DESC, a.due_at, a.approval_id LIMIT %(limit)s
 """
 
+# What waits in a case: urgent first, then by due time.
+OF_CASE = """
+SELECT a.*, w.graph, w.title, w.case_id, coalesce(%(now)s::timestamptz, now()) AS now
+  FROM keyturn.workflows w JOIN keyturn.approvals a USING (workflow_id)
+ WHERE w.namespace = %(namespace)s AND w.case_id = %(case)s AND a.state = 'pending'
+ ORDER BY a.urgent DESC, a.due_at, a.approval_id LIMIT %(limit)s
+"""
+
 # The votes of some approvals, in the order they were cast.
 VOTES = """
 SELECT approval_id, revision, voter, acting_for, via, verdict, roles, justification, at, void_reason, superseded
   FROM keyturn.votes WHERE approval_id = ANY(%(approvals)s) ORDER BY vote_id
 """
 
-# Their workflow ended: nothing of it can be decided any more.
+# Their workflow ended: nothing of it can be decided any more. What they were until now is seen as of before.
 CANCEL_PENDING = """
-SELECT approval_id
+SELECT approval_id, a.state AS was
   FROM keyturn.cancel_approvals(%(workflow)s, %(by)s, coalesce(%(now)s::timestamptz, now())) AS c (approval_id)
+  JOIN keyturn.approvals a USING (approval_id)
 """
 
 # Workflows of which time has changed something that nobody has written down yet; an index probe when there is none. An
@@ -167,15 +176,21 @@ async def pending(conn: Connection, filters: Params) -> list[Params]:
     return await (await conn.execute(PENDING, filters)).fetchall()
 
 
+async def of_case(conn: Connection, namespace: str, case_id: str, now: datetime | None, limit: int) -> list[Params]:
+    """What waits in a case, with its workflow's graph, title and case."""
+    row = {"namespace": namespace, "case": case_id, "now": now, "limit": limit}
+    return await (await conn.execute(OF_CASE, row)).fetchall()
+
+
 async def votes(conn: Connection, approval_ids: Sequence[str]) -> list[Params]:
     """The votes of these approvals, superseded ones included."""
     return await (await conn.execute(VOTES, {"approvals": list(approval_ids)})).fetchall()
 
 
-async def cancel_pending(conn: Connection, workflow_id: str, by: str, now: datetime | None) -> list[str]:
-    """Cancel what a workflow still asks; returns the ids."""
+async def cancel_pending(conn: Connection, workflow_id: str, by: str, now: datetime | None) -> dict[str, str]:
+    """Cancel what a workflow still asks; returns the ids, and the state that each was in."""
     found = await conn.execute(CANCEL_PENDING, {"workflow": workflow_id, "by": by, "now": now})
-    return [row["approval_id"] for row in await found.fetchall()]
+    return {str(row["approval_id"]): str(row["was"]) for row in await found.fetchall()}
 
 
 async def due(conn: Connection, besides: Sequence[str], limit: int, now: datetime | None) -> list[Params]:

@@ -74,7 +74,8 @@ UPDATE keyturn.threads t
 # What was said and decided on a thread, and what came of it: its runs in their order, of each the events that tell of
 # that. Of a conversation only what the run has added to it is read: what comes after the user's own message.
 HISTORY = """
-SELECT w.workflow_id, w.graph, e.seq, e.at, e.type, e.actor, e.body, a.kind, a.decision, a.action, a.payload, a.revision,
+SELECT w.workflow_id, w.graph, e.seq, e.at, e.type, e.actor, e.body,
+       a.kind, a.decision, a.action, a.payload, a.revision,
        CASE WHEN e.type = 'workflow-submitted' THEN w.input END AS input,
        CASE WHEN e.type = 'workflow-completed' AND NOT c.talks THEN w.result END AS result,
        CASE WHEN e.type = 'workflow-completed' AND c.talks THEN w.result::jsonb - 'messages' END AS besides,

@@ -27,6 +27,7 @@ from orchestrator.web import (
     admin,
     approvals,
     audit,
+    cases,
     delegations,
     feeds,
     health,
@@ -100,6 +101,7 @@ def create_app(settings: Settings, *, context: Context | None = None, clock: Clo
         audit.router,
         sessions.router,
         feeds.router,
+        cases.router,
     ):
         app.include_router(router, dependencies=[Depends(authenticated)])
     install_problems(app)

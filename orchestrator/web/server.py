@@ -24,6 +24,7 @@ _IDLE_SECONDS: Final = 65
 _BACKLOG: Final = 2048
 # A client that takes nothing for so long is gone, whether it reads no more or its network is.
 _STALLED_SECONDS: Final = 60
+_MOST_FILES: Final = 65_536
 
 
 class _Server(uvicorn.Server):
@@ -49,6 +50,7 @@ async def serve(
 
     `started` is set once requests are taken.
     """
+    allow_many_files()
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -70,6 +72,18 @@ async def serve(
         await server.serve(sockets=[listener])
     finally:
         watching.cancel()
+
+
+def allow_many_files() -> None:
+    """Let this process open as many files as the system allows it: each client of a stream is one."""
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        # Not on Windows, where there is no such limit.
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+        if soft < most:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 class AddressInUse(Fault):
