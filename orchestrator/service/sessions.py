@@ -1,4 +1,4 @@
-"""Sessions: conversations with a graph that outlive processes, tabs and people. Begin one, speak in it, look, end it.
+"""Sessions: conversations with a graph that outlive processes, tabs and people. Begin one, look at it, end it.
 
 A session is a thread of that kind, and each message that begins work is a run of it. What it is at an instant is worked
 out from these two (`core.sessions`); kept is only what cannot be: when it ended.
@@ -11,34 +11,26 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, cast
 
+from orchestrator.core.canonical import redact
 from orchestrator.core.errors import (
-    AlreadyResolved,
-    AmbiguousApproval,
-    ApprovalPending,
     InvalidInput,
     NotFound,
     NotOwner,
-    ThreadBusy,
     TooManySessions,
 )
 from orchestrator.core.model import ApprovalState, Kind, Status
 from orchestrator.core.sessions import IDLE, Standing, said
-from orchestrator.service import approvals as deciding
+from orchestrator.core.votes import CLOCK
 from orchestrator.service import idempotency, threads, views, workflows
 from orchestrator.service.context import Caller, Context
-from orchestrator.service.deciding import Choice, unknown_approval
-from orchestrator.service.idempotency import Keyed
-from orchestrator.service.refusals import audited
 from orchestrator.service.settling import settle
-from orchestrator.store import approvals, sessions
+from orchestrator.store import approvals, events, sessions
 from orchestrator.store import workflows as runs
 from orchestrator.store.db import Connection, Params
-from orchestrator.store.events import EVENTS_CHANNEL, READY_CHANNEL
+from orchestrator.store.events import EVENTS_CHANNEL, READY_CHANNEL, Event
 from orchestrator.store.workflows import NewWorkflow
 from orchestrator.wire import SubmitRequest
 from orchestrator.wire_sessions import (
-    MessageRequest,
-    MessageTaken,
     SessionPage,
     SessionRecord,
     SessionRequest,
@@ -81,11 +73,12 @@ async def start(
     session_id = workflows.new_id("se")
     first = None
     if request.message is not None or request.input is not None:
-        given = request.input if request.message is None else _said(offer, request.message)
-        first = await _prepared(ctx, caller, request.model_dump(), given or {})
+        given = request.input if request.message is None else input_of(offer, request.message)
+        first = await prepared_run(ctx, caller, request.model_dump(), given or {})
     row: Params = {
-        **request.model_dump(), "thread_key": workflows.new_id("tk"), "namespace": caller.namespace,
-        "session": session_id, "person": caller.person, "idle": idle, "now": ctx.clock(),
+        **request.model_dump(), "title": redact.hide(request.title, request.input), "session": session_id,
+        "thread_key": workflows.new_id("tk"), "namespace": caller.namespace, "person": caller.person, "idle": idle,
+        "now": ctx.clock(),
     }  # fmt: skip
     keyed = idempotency.keyed(ctx, caller, idempotency_key, "session", request)
     async with ctx.db.transaction() as conn:
@@ -94,8 +87,9 @@ async def start(
         else:
             await _insert(ctx, conn, caller, row, limits, first)
             replayed = False
-    _ring(ctx, caller, first)
-    return SessionStarted(**(await get(ctx, caller, session_id)).model_dump(), replayed=replayed)
+    ring(ctx, caller, first)
+    record = _record(*(await current(ctx, caller, session_id)))
+    return SessionStarted(**record.model_dump(), replayed=replayed)
 
 
 def _idle_seconds(request: SessionRequest, limits: Limits) -> float:
@@ -106,11 +100,13 @@ def _idle_seconds(request: SessionRequest, limits: Limits) -> float:
     return wanted
 
 
-def _said(offer: Params, text: str) -> dict[str, object]:
+def input_of(offer: Params, text: str) -> dict[str, object]:
+    """What a user's message is to a graph. InvalidInput where it takes none."""
     return said(offer["traits"].get("says"), text, workflows.new_id("msg"))
 
 
-async def _prepared(ctx: Context, caller: Caller, row: Params, given: dict[str, object]) -> NewWorkflow:
+async def prepared_run(ctx: Context, caller: Caller, row: Params, given: dict[str, object]) -> NewWorkflow:
+    """The next run of a session, to be inserted."""
     named = {name: row[name] for name in ("graph", "mode", "title", "case_id")}
     return await workflows.prepared(ctx, caller, SubmitRequest(**named, input=given))
 
@@ -149,7 +145,8 @@ def _too_many(open_now: Sequence[Params], limits: Limits) -> TooManySessions:
     return TooManySessions(detail, sessions=listed, retry_after=(first - now).total_seconds(), allowed=limits.most)
 
 
-def _ring(ctx: Context, caller: Caller, new: NewWorkflow | None) -> None:
+def ring(ctx: Context, caller: Caller, new: NewWorkflow | None) -> None:
+    """Tell workers and who watches of a new run, once it is committed."""
     if new is not None:
         ctx.db.ring(READY_CHANNEL, caller.namespace)
         ctx.db.ring(EVENTS_CHANNEL, new.row["workflow_id"], patient=True)
@@ -161,7 +158,7 @@ def _ring(ctx: Context, caller: Caller, new: NewWorkflow | None) -> None:
 async def get(ctx: Context, caller: Caller, session_id: str) -> SessionRecord:
     """A session with what it waits for. NotFound."""
     caller.need("read")
-    row, asked = await _current(ctx, caller, session_id)
+    row, asked = await current(ctx, caller, session_id)
     return _record(row, asked)
 
 
@@ -172,7 +169,7 @@ async def thread_key(ctx: Context, caller: Caller, session_id: str) -> str:
     return str(row["thread_key"])
 
 
-async def _current(ctx: Context, caller: Caller, session_id: str) -> tuple[Params, list[Params]]:
+async def current(ctx: Context, caller: Caller, session_id: str) -> tuple[Params, list[Params]]:
     """The session's row and what its newest run asks, after what time has done meanwhile. NotFound."""
     row, asked = await _read(ctx, caller, session_id)
     behind = any(one["behind"] for one in asked)
@@ -181,6 +178,8 @@ async def _current(ctx: Context, caller: Caller, session_id: str) -> tuple[Param
     if row["ended_at"] is None and standing_of(row).over(row["now"]):
         async with ctx.db.transaction() as conn:
             await _ended(ctx, conn, row)
+        if row["workflow_id"] is not None:
+            ctx.db.ring(EVENTS_CHANNEL, row["workflow_id"], patient=True)
         behind = True
     return await _read(ctx, caller, session_id) if behind else (row, asked)
 
@@ -200,7 +199,8 @@ def unknown_session(session_id: str) -> NotFound:
     return NotFound(f"there is no session {session_id!r}", session_id=session_id)
 
 
-def _open_requests(asked: Sequence[Params]) -> list[Params]:
+def open_requests(asked: Sequence[Params]) -> list[Params]:
+    """Those that wait."""
     return [one for one in asked if one["state"] == ApprovalState.PENDING]
 
 
@@ -215,7 +215,7 @@ def _summary(row: Params) -> dict[str, object]:
 
 
 def _record(row: Params, asked: Sequence[Params]) -> SessionRecord:
-    waiting = _open_requests(asked)
+    waiting = open_requests(asked)
     pending = [views.pending_approval({**one, "now": row["now"]}) for one in waiting]
     return SessionRecord.model_validate(
         {**_summary(row), "pending": pending, "error": views.masked(row["error"]), "note": _note(row, waiting)}
@@ -257,122 +257,6 @@ async def page(
     return SessionPage(sessions=[*first, *shown], next_cursor=following)
 
 
-# Speak
-
-
-async def send(
-    ctx: Context, caller: Caller, session_id: str, request: MessageRequest, idempotency_key: str | None = None
-) -> MessageTaken:
-    """Say something: it answers the question that waits, else it begins the next run.
-
-    SessionEnded, ThreadBusy while it runs, ApprovalPending where an approval waits, AmbiguousApproval where several
-    questions do, AnswerInvalid; InvalidInput for what the graph does not take.
-    """
-    caller.need_any("submit", "decide")
-    row, asked = await _current(ctx, caller, session_id)
-    keyed = idempotency.keyed(ctx, caller, idempotency_key, f"message {session_id}", request)
-    # What was read before this cannot be what the same request has led to: that is found here.
-    if keyed is not None and (before := await _before(ctx, caller, session_id, keyed)) is not None:
-        return before
-    waiting = _open_requests(asked)
-    if row["ended_at"] is not None:
-        listed = _listed(waiting)
-        raise threads.session_over(row["thread_id"], row["ended_at"], row["ended_reason"], approvals=listed)
-    meant = request.approval_id or _question(request, waiting)
-    if meant is None:
-        return await _begin(ctx, caller, row, request, keyed)
-    return await _answer(ctx, caller, row, meant, request, keyed)
-
-
-async def _before(ctx: Context, caller: Caller, session_id: str, keyed: Keyed) -> MessageTaken | None:
-    async with ctx.db.connection() as conn:
-        earlier = await keyed.earlier(conn)
-        return None if earlier is None else await _replayed(conn, caller, session_id, earlier)
-
-
-async def _replayed(conn: Connection, caller: Caller, session_id: str, subject: str) -> MessageTaken:
-    answered = await approvals.workflow_of(conn, caller.namespace, subject)
-    workflow_id = answered or subject
-    row = await runs.get(conn, caller.namespace, workflow_id)
-    return MessageTaken(
-        session_id=session_id, did="began" if answered is None else "answered", workflow_id=workflow_id,
-        status=row["status"] if row else "deleted", approval_id=None if answered is None else subject, replayed=True,
-    )  # fmt: skip
-
-
-def _listed(waiting: Sequence[Params]) -> list[dict[str, object]]:
-    names = ("approval_id", "kind", "description", "node")
-    return [{name: views.masked(one[name]) for name in names} for one in waiting]
-
-
-def _question(request: MessageRequest, waiting: Sequence[Params]) -> str | None:
-    """The question that a message answers; None where nothing is asked."""
-    questions = [one for one in waiting if one["kind"] == Kind.QUESTION]
-    if waiting and not questions:
-        raise _approval_pending(waiting)
-    if not questions:
-        return None
-    if request.input is not None:
-        detail = "a question waits for its answer; send `content` to answer it, or end the run before another begins"
-        raise ThreadBusy(detail, status=Status.WAITING.value, approvals=_listed(waiting))
-    if len(questions) > 1:
-        detail = f"{len(questions)} questions wait for an answer; say which is meant with `approval_id`"
-        raise AmbiguousApproval(detail, approvals=_listed(questions))
-    return str(questions[0]["approval_id"])
-
-
-def _approval_pending(waiting: Sequence[Params]) -> ApprovalPending:
-    detail = (
-        "an approval waits, and a message is never one: it is decided at POST /approvals/{approval_id}/votes by whoever"
-        " may. Cancel the run to go on without it"
-    )
-    return ApprovalPending(detail, approvals=_listed(waiting))
-
-
-async def _begin(
-    ctx: Context, caller: Caller, row: Params, request: MessageRequest, keyed: Keyed | None
-) -> MessageTaken:
-    caller.need("submit")
-    given = request.input
-    if given is None:
-        if not isinstance(request.content, str):
-            raise InvalidInput("`content` must be a text here: nothing is asked that takes another answer")
-        given = _said(await workflows.offered(ctx, row["graph"]), request.content)
-    new = await _prepared(ctx, caller, row, given)
-    workflow_id = cast("str", new.row["workflow_id"])
-    async with ctx.db.transaction() as conn:
-        if keyed is not None and (earlier := await keyed.keep(conn, workflow_id)) is not None:
-            return await _replayed(conn, caller, row["thread_id"], earlier)
-        await threads.insert_run(conn, caller, row["thread_key"], new, ctx.clock())
-    _ring(ctx, caller, new)
-    return MessageTaken(
-        session_id=row["thread_id"], did="began", workflow_id=workflow_id, status=Status.READY.value, approval_id=None
-    )
-
-
-async def _answer(
-    ctx: Context, caller: Caller, row: Params, approval_id: str, request: MessageRequest, keyed: Keyed | None
-) -> MessageTaken:
-    meant = await deciding.current(ctx, caller, approval_id)
-    workflow_id = cast("str", meant["workflow_id"])
-    async with ctx.db.connection() as conn:
-        if not await sessions.is_run(conn, workflow_id, row["thread_key"]):
-            raise unknown_approval(approval_id)
-    if meant["kind"] == Kind.APPROVAL:
-        if meant["state"] == ApprovalState.PENDING:
-            raise _approval_pending([meant])
-        detail = f"the request is {meant['state']} already, by {meant['resolved_by']}; a message decides nothing"
-        raise AlreadyResolved(detail, state=meant["state"], resolved_by=meant["resolved_by"])
-    choice = Choice(None, approval_id=approval_id, answer=request.content)
-    async with audited(ctx, caller, workflow_id, verdict="answer", approval_id=approval_id):
-        caller.need("decide")
-        decided = await deciding.decide_held(ctx, caller, workflow_id, choice, keyed)
-    return MessageTaken(
-        session_id=row["thread_id"], did="answered", workflow_id=workflow_id, status=decided.status,
-        approval_id=approval_id, replayed=decided.code == "replayed",
-    )  # fmt: skip
-
-
 # End
 
 
@@ -389,11 +273,11 @@ async def end(ctx: Context, caller: Caller, session_id: str, reason: str = "") -
             raise NotOwner(detail, owner=row["person"])
         if not await _ended(ctx, conn, row):
             why = CLOSED if caller.person == row["person"] else f"{CLOSED} by {caller.person}"
-            await sessions.settle(conn, [(row["thread_key"], row["now"], None)], why)
             cancelled = await _cancel_run(ctx, conn, caller, row, reason or "the session was ended")
+            await _write_end(ctx, conn, row, row["now"], why, caller.person)
     if cancelled is not None:
         workflows.ring_cancelled(ctx, cancelled)
-    return await get(ctx, caller, session_id)
+    return _record(*(await current(ctx, caller, session_id)))
 
 
 async def _cancel_run(ctx: Context, conn: Connection, caller: Caller, row: Params, reason: str) -> str | None:
@@ -418,8 +302,18 @@ async def _ended(ctx: Context, conn: Connection, row: Params) -> bool:
     standing = standing_of(held)
     if not standing.over(held["now"]):
         return False
-    await sessions.settle(conn, [(held["thread_key"], standing.ends_at, None)], IDLE)
+    await _write_end(ctx, conn, held, standing.ends_at, IDLE, CLOCK)
     return True
+
+
+async def _write_end(ctx: Context, conn: Connection, row: Params, at: datetime | None, reason: str, actor: str) -> None:
+    """End a session that is held; its newest run's events tell of it, for those who watch and for the trail."""
+    await sessions.settle(conn, [(row["thread_key"], at, None)], reason)
+    if row["workflow_id"] is None:
+        return
+    await runs.lock(conn, row["namespace"], row["workflow_id"], ctx.clock())
+    told: dict[str, object] = {"session_id": row["thread_id"], "reason": reason}
+    await events.append(conn, row["workflow_id"], [Event("session-ended", actor, told)], ctx.clock())
 
 
 async def end_idle(ctx: Context) -> int:
@@ -428,13 +322,17 @@ async def end_idle(ctx: Context) -> int:
     while True:
         async with ctx.db.transaction() as conn:
             rows = await sessions.due(conn, _BATCH, ctx.clock())
-            found = [(row["thread_key"], *_settled(standing_of(row), row["now"])) for row in rows]
-            await sessions.settle(conn, found, IDLE)
-        ended += sum(at is not None for _, at, _ in found)
+            over = [row for row in rows if standing_of(row).over(row["now"])]
+            for row in over:
+                await _write_end(ctx, conn, row, standing_of(row).ends_at, IDLE, CLOCK)
+            # The others were not idle all the time: they are looked at again when they could be.
+            later = [
+                (row["thread_key"], None, standing_of(row).look_again(row["now"])) for row in rows if row not in over
+            ]
+            await sessions.settle(conn, later, IDLE)
+        for row in over:
+            if row["workflow_id"] is not None:
+                ctx.db.ring(EVENTS_CHANNEL, row["workflow_id"], patient=True)
+        ended += len(over)
         if len(rows) < _BATCH:
             return ended
-
-
-def _settled(standing: Standing, now: datetime) -> tuple[datetime | None, datetime | None]:
-    """When it ended, or when to look again."""
-    return (standing.ends_at, None) if standing.over(now) else (None, standing.look_again(now))

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from orchestrator.service import histories, sessions
+from orchestrator.service import conversing, histories, sessions
 from orchestrator.service.feeds import OfThread
 from orchestrator.service.sessions import Limits
 from orchestrator.web.auth import Ctx, Editor, Presented, Reader, Submitter, Using
@@ -74,7 +74,7 @@ async def send(
     idempotency_key: IdempotencyKey = None,
 ) -> MessageTaken:
     """Say something: it answers the question that waits, else it begins the next run."""
-    taken = await sessions.send(ctx, who, session_id, body, idempotency_key)
+    taken = await conversing.send(ctx, who, session_id, body, idempotency_key)
     if taken.replayed or taken.did == "answered":
         response.status_code = 200
     return taken

@@ -16,7 +16,7 @@ import pytest
 from graphs import assistant, tools
 from orchestrator.core.errors import InvalidInput
 from orchestrator.engine.host import SegmentHost
-from orchestrator.service import sessions
+from orchestrator.service import conversing, sessions
 from orchestrator.service.sessions import Limits
 from orchestrator.wire import WorkflowRecord
 from orchestrator.wire_sessions import MessageRequest, SessionRequest
@@ -233,7 +233,7 @@ async def test_in_a_session_the_assistant_does_what_was_said_last_and_not_what_w
     await keyturn.reject(begun.workflow_id, approval_id=asked.approval_id)
     await keyturn.until(begun.workflow_id, "completed")
     said = MessageRequest(content="delete project zeus")
-    taken = await sessions.send(keyturn.ctx, keyturn.me, begun.session_id, said)
+    taken = await conversing.send(keyturn.ctx, keyturn.me, begun.session_id, said)
     again = await keyturn.asked(taken.workflow_id)
     assert again.action is not None
     assert again.action["arguments"] == {"project": "zeus"}
