@@ -26,6 +26,7 @@ from orchestrator.sdk.calls import (
     SubmitOptions,
 )
 from orchestrator.sdk.following import Following, Waiting
+from orchestrator.sdk.inbox import AsyncInbox
 from orchestrator.sdk.request import ApiError, Call, Unreachable
 from orchestrator.sdk.sessions import AsyncSessions
 from orchestrator.sdk.transport import BROKEN, DEFAULT_URL, TRIES
@@ -68,7 +69,7 @@ from orchestrator.wire import (
 T = TypeVar("T")
 
 
-class AsyncKeyturn(AsyncCases, AsyncSessions):
+class AsyncKeyturn(AsyncCases, AsyncInbox, AsyncSessions):
     """The async client; see `Keyturn`. Use it in an `async with` statement, or call `close`."""
 
     def __init__(self, url: str = DEFAULT_URL, key: str | None = None, *, timeout: float = 10.0) -> None:

@@ -31,6 +31,7 @@ from orchestrator.web import (
     delegations,
     feeds,
     health,
+    inbox,
     links,
     policies,
     sessions,
@@ -102,6 +103,7 @@ def create_app(settings: Settings, *, context: Context | None = None, clock: Clo
         sessions.router,
         feeds.router,
         cases.router,
+        inbox.router,
     ):
         app.include_router(router, dependencies=[Depends(authenticated)])
     install_problems(app)
