@@ -151,8 +151,14 @@ class _Spent:
 
 async def _submitted(ctx: Context, load: Load) -> list[str]:
     caller = Caller("default", identity.FIRST_PERSON, frozenset({"submit", "read"}))
-    request = SubmitRequest(graph="busy", input={"steps": load.steps, "pause": load.pause})
-    return [(await workflows.submit(ctx, caller, request)).workflow_id for _ in range(load.workflows)]
+    chance = random.Random(2)  # noqa: S311 the same every time
+    found: list[str] = []
+    for _ in range(load.workflows):
+        # Each at its own pace, so that they do not all speak at the same instant.
+        pause = load.pause * chance.uniform(0.8, 1.2)
+        request = SubmitRequest(graph="busy", input={"steps": load.steps, "pause": pause})
+        found.append((await workflows.submit(ctx, caller, request)).workflow_id)
+    return found
 
 
 def _watchers(url: str, key: str, ids: Sequence[str], load: Load) -> list[Watcher]:

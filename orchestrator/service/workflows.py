@@ -23,7 +23,7 @@ from orchestrator.service.refusals import audited, unknown
 from orchestrator.service.settling import settle
 from orchestrator.store import approvals, events, fleet, threads, workflows
 from orchestrator.store.db import Connection, Params
-from orchestrator.store.events import CANCEL_CHANNEL, EVENTS_CHANNEL, READY_CHANNEL, Event
+from orchestrator.store.events import CANCEL_CHANNEL, EVENTS_CHANNEL, READY_CHANNEL, Event, Wanted
 from orchestrator.store.workflows import NewWorkflow
 from orchestrator.wire import (
     ApprovalRecord,
@@ -325,19 +325,19 @@ async def events_page(
 ) -> EventPage:
     """Events with a number above `after`, in order: `limit` at most, about `size` bytes of them. NotFound."""
     caller.need("read")
-    async with ctx.db.connection() as conn:
-        found = await events.page(conn, caller.namespace, workflow_id, after, max(1, min(limit, 1000)), size)
+    wanted = Wanted(caller.namespace, workflow_id, after, max(1, min(limit, 1000)), size)
+    # Many streams are woken at the same time, each of another workflow: their pages are read together.
+    found = await ctx.db.together(events.pages, wanted)
     if found is None:
         raise unknown(workflow_id)
-    row, rows = found
-    last = rows[-1]["seq"] if rows else after
-    more = last < row["last_seq"]
+    last = found.rows[-1]["seq"] if found.rows else after
+    more = last < found.last_seq
     return EventPage(
-        events=[views.event_record(one) for one in rows],
+        events=[views.event_record(one) for one in found.rows],
         next_seq=last,
-        status=row["status"],
+        status=found.status,
         more=more,
-        finished=Status(row["status"]).finished and not more,
+        finished=Status(found.status).finished and not more,
     )
 
 

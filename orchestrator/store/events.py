@@ -16,6 +16,26 @@ CANCEL_CHANNEL = "keyturn_cancel"
 
 
 @dataclass(frozen=True, slots=True)
+class Wanted:
+    """A page of a workflow's events: those behind `after`, `limit` at most, about `size` bytes but one at least."""
+
+    namespace: str
+    workflow_id: str
+    after: int
+    limit: int
+    size: int
+
+
+@dataclass(slots=True)
+class Page:
+    """What was found: the workflow's status and newest number, and the rows of the events in order."""
+
+    status: str
+    last_seq: int
+    rows: list[Params]
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """One thing that happened: its SSE name, who did it, and what helps to understand it."""
 
@@ -30,19 +50,20 @@ SELECT keyturn.append_events(%(workflow)s, coalesce(%(now)s::timestamptz, now())
                              %(actors)b::text[], %(bodies)b::text[])
 """
 
-# A workflow's status and newest number, and of the same moment its events after a cursor: so many of them, and none
-# that begins behind so many bytes. One row without a number where there are none.
-PAGE = """
-SELECT w.status, w.last_seq, e.*
-  FROM keyturn.workflows w
+# Of some workflows, each with its place in the list: status and newest number, and of the same moment the events after
+# a cursor; so many of them, and none that begins behind so many bytes. One row without a number where there are none.
+PAGES = """
+SELECT p.place, w.status, w.last_seq, e.*
+  FROM unnest(%(namespaces)s::text[], %(workflows)s::text[], %(afters)s::bigint[], %(limits)s::bigint[],
+              %(sizes)s::bigint[]) WITH ORDINALITY AS p (namespace, workflow_id, after, most, bytes, place)
+  JOIN keyturn.workflows w ON w.workflow_id = p.workflow_id AND w.namespace = p.namespace
   LEFT JOIN LATERAL (
        SELECT workflow_id, seq, at, type, actor, data
          FROM (SELECT n.*, sum(octet_length(data::text)) OVER (ORDER BY seq) - octet_length(data::text) AS before
                  FROM (SELECT workflow_id, seq, at, type, actor, body AS data FROM keyturn.events
-                        WHERE workflow_id = %(workflow)s AND seq > %(after)s ORDER BY seq LIMIT %(limit)s) AS n) AS m
-        WHERE before < %(bytes)s
-        ORDER BY seq) AS e ON true
- WHERE w.namespace = %(namespace)s AND w.workflow_id = %(workflow)s
+                        WHERE workflow_id = p.workflow_id AND seq > p.after ORDER BY seq LIMIT p.most) AS n) AS m
+        WHERE before < p.bytes) AS e ON true
+ ORDER BY p.place, e.seq
 """
 
 # The newest events of one workflow, newest first.
@@ -86,15 +107,21 @@ def _storable(body: str) -> str:
     return without.encode(errors="replace").decode()
 
 
-async def page(
-    conn: Connection, namespace: str, workflow_id: str, after: int, limit: int, size: int
-) -> tuple[Params, list[Params]] | None:
-    """The workflow's `status` and `last_seq`, and up to `limit` events with a number above `after`, in order; about
-    `size` bytes of them, but one at least. None where there is no such workflow.
-    """
-    asked = {"namespace": namespace, "workflow": workflow_id, "after": after, "limit": limit, "bytes": size}
-    rows = await (await conn.execute(PAGE, asked)).fetchall()
-    return (rows[0], [row for row in rows if row["seq"] is not None]) if rows else None
+async def pages(conn: Connection, wanted: Sequence[Wanted], *, wait: bool = True) -> list[Page | None]:
+    """A page of each workflow; None where there is no such workflow. There is nothing to `wait` for."""
+    del wait
+    asked = {
+        "namespaces": [one.namespace for one in wanted], "workflows": [one.workflow_id for one in wanted],
+        "afters": [one.after for one in wanted], "limits": [one.limit for one in wanted],
+        "sizes": [one.size for one in wanted],
+    }  # fmt: skip
+    found: list[Page | None] = [None] * len(wanted)
+    for row in await (await conn.execute(PAGES, asked)).fetchall():
+        at = int(row["place"]) - 1
+        page = found[at] = found[at] or Page(row["status"], row["last_seq"], [])
+        if row["seq"] is not None:
+            page.rows.append(row)
+    return found
 
 
 async def newest(conn: Connection, namespace: str, workflow_id: str, limit: int) -> list[Params]:

@@ -155,7 +155,8 @@ class Following(Follower):
 
     async def read(self, after: int) -> Batch:
         """The events behind a cursor; one query for all who stand there."""
-        return await self.parts.hub.read((self.who.namespace, self.topic, after), lambda: self._fetch(after))
+        place = (self.who.namespace, self.topic, after)
+        return await self.parts.hub.read(place, lambda: self._fetch(after), frugal=True)
 
     async def _fetch(self, after: int) -> Batch:
         page = await workflows.events_page(

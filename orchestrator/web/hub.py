@@ -79,17 +79,19 @@ class Hub:
             if is_topic(name):
                 self._topics.left(name, namespace)
 
-    async def read(self, place: Place, fetch: Callable[[], Awaitable[T]]) -> T:
-        """What is at `place`, fetched once for all who ask for it at the same time."""
+    async def read(self, place: Place, fetch: Callable[[], Awaitable[T]], *, frugal: bool = False) -> T:
+        """What is at `place`, fetched once for all who ask for it at the same time. A `frugal` reading goes together
+        with others anyway, and takes no turn.
+        """
         task = self._reads.get(place)
         if task is None:
-            task = asyncio.create_task(self._fetch(fetch))
+            task = asyncio.create_task(self._in_turn(fetch) if not frugal else _fetched(fetch))
             self._reads[place] = task
             task.add_done_callback(lambda done: self._forget(place, done))
         # One reader who leaves must not take the page away from the others.
         return await asyncio.shield(task)
 
-    async def _fetch(self, fetch: Callable[[], Awaitable[T]]) -> T:
+    async def _in_turn(self, fetch: Callable[[], Awaitable[T]]) -> T:
         async with self._turns:
             return await fetch()
 
@@ -150,3 +152,7 @@ class Hub:
         for followers in self._followers.values():
             for woken in followers:
                 woken.set()
+
+
+async def _fetched(fetch: Callable[[], Awaitable[T]]) -> T:
+    return await fetch()

@@ -33,7 +33,9 @@ from orchestrator.web import (
     admin,
     approvals,
     audit,
+    cases,
     delegations,
+    feeds,
     health,
     inbox,
     links,
@@ -280,23 +282,13 @@ def test_every_variable_named_is_read_somewhere(page: Path) -> None:
 
 def test_the_table_of_routes_is_complete() -> None:
     modules = (
-        admin,
-        approvals,
-        audit,
-        delegations,
-        health,
-        inbox,
-        links,
-        policies,
-        sessions,
-        stream,
-        waiting,
-        workflows,
-    )
+        admin, approvals, audit, cases, delegations, feeds, health, inbox, links, policies, sessions, stream,
+        waiting, workflows,
+    )  # fmt: skip
     routers = [module.router for module in modules]
     routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
     # Where GET is served, HEAD goes without saying.
-    served = {f"{method} {route.path}" for route in routes for method in (route.methods or set()) - {"HEAD"}}
+    served = {f"{method} {route.path_format}" for route in routes for method in (route.methods or set()) - {"HEAD"}}
     text = (REPOSITORY / "docs" / "api.md").read_text(encoding="utf-8")
     assert set(re.findall(r"^\| `((?:GET|POST|DELETE) \S+)` \|", text, re.MULTILINE)) == served
 

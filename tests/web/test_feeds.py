@@ -14,11 +14,15 @@ import httpx
 import pytest
 from psycopg import AsyncConnection
 
+from orchestrator.service import threads
+from orchestrator.service.feeds import OfThread
 from orchestrator.service.horizon import Horizon
+from orchestrator.service.threads import Thread
 from orchestrator.service.workflows import submit
 from orchestrator.store.db import SEARCH_PATH
+from orchestrator.web.feeds import Feeding
 from orchestrator.wire import SubmitRequest
-from tests.harness import Keyturn, caller
+from tests.harness import APPS, Keyturn, caller, running
 from tests.web.edge import Edge, served
 from tests.web.sse import Stream, stream_at
 
@@ -372,3 +376,28 @@ async def test_a_revoked_key_and_a_server_that_stops_end_feeds(keyturn: Keyturn)
         submitter = await edge.key("tom", ("submit",))
         async with served(keyturn) as again, again.http(submitter) as http:
             assert (await http.get("/events")).status_code == 403
+
+
+async def test_a_thread_is_followed_over_all_its_runs(database_url: str) -> None:
+    async with running(database_url, app=APPS / "talking.json") as talking:
+        ctx, me = talking.ctx, talking.me
+        thread, other = [await threads.create(ctx, me, kind="thread") for _ in range(2)]
+
+        async def run(on: Thread, text: str) -> str:
+            values: dict[str, object] = {"messages": [{"role": "user", "content": text}]}
+            return (await threads.begin(ctx, me, on, graph="remembering", input=values)).workflow_id
+
+        async with talking.working(), served(talking) as edge:
+            parts, key = edge.app.state.parts, await edge.key()
+            following = Feeding(parts, me, key, OfThread(thread.thread_key), ["workflow-submitted"])
+            batches = following.batches(0)
+            runs: list[str] = []
+            for text in ("one", "two"):
+                runs.append(await run(thread, text))
+                await run(other, text)
+                batch = await asyncio.wait_for(anext(batches), 10)
+                assert batch is not None
+                assert [one.workflow_id for one in batch.events] == runs[-1:]
+                await talking.until(runs[-1], "completed")
+                await talking.until((await threads.find(ctx, me, other.thread_id)).workflow_id or "", "completed")
+            await batches.aclose()
