@@ -109,7 +109,7 @@ _LISTS = ("parties", "recipients")
 def scripted(messages: Sequence[BaseMessage]) -> AIMessage:
     """What the script makes of the conversation: tool calls for commands it knows, then what they came to."""
     about = {"model_name": SCRIPTED}
-    results = [one for one in messages if isinstance(one, ToolMessage)]
+    results = [one for one in this_turn(messages) if isinstance(one, ToolMessage)]
     if results:
         told = "; ".join(f"{one.name}: {one.text}" for one in results)
         return AIMessage(f"[{SCRIPTED}] {told}", response_metadata=about)
@@ -135,12 +135,18 @@ def _command(line: str, number: int) -> ToolCall | None:
     return None
 
 
+def this_turn(messages: Sequence[BaseMessage]) -> Sequence[BaseMessage]:
+    """What was said and done since the user spoke last: earlier turns of a conversation are over."""
+    spoken = [number for number, one in enumerate(messages) if isinstance(one, HumanMessage)]
+    return messages[spoken[-1] :] if spoken else messages
+
+
 # How sure it is
 
 
 def factors(call: ToolCall, messages: Sequence[BaseMessage]) -> dict[str, float]:
     """What can be told of a call without asking the model, which would overrate itself."""
-    said = " ".join(one.text for one in messages if isinstance(one, HumanMessage)).casefold()
+    said = " ".join(one.text for one in this_turn(messages) if isinstance(one, HumanMessage)).casefold()
     known = said + " ".join(one.text for one in messages if isinstance(one, ToolMessage)).casefold()
     values = list(_leaves(call["args"]))
     before = [one for one in messages if isinstance(one, ToolMessage) and one.name == call["name"]]
@@ -186,7 +192,7 @@ def choose(state: State) -> str | list[Send]:
     """Each call is a task of its own, so that all are asked at once and each has its own answer."""
     messages = state.get("messages", [])
     last = messages[-1]
-    turns = sum(isinstance(one, AIMessage) for one in messages)
+    turns = sum(isinstance(one, AIMessage) for one in this_turn(messages))
     if not isinstance(last, AIMessage) or not last.tool_calls or turns > MOST_TURNS:
         return "conclude"
     return [Send("act", Task(call=one, factors=factors(one, messages))) for one in last.tool_calls]
@@ -201,7 +207,7 @@ async def act(state: Task) -> State:
 def conclude(state: State) -> State:
     """The last answer and what each call came to."""
     messages = state.get("messages", [])
-    results = [one for one in messages if isinstance(one, ToolMessage)]
+    results = [one for one in this_turn(messages) if isinstance(one, ToolMessage)]
     calls = [{"tool": one.name or "", "status": one.status, "result": one.text} for one in results]
     last = messages[-1]
     reply = last.text if isinstance(last, AIMessage) and not last.tool_calls else "I stopped after too many turns."

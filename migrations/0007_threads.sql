@@ -16,6 +16,8 @@ CREATE TABLE keyturn.threads (
     case_id      text,
     metadata     jsonb NOT NULL DEFAULT '{}',
     idle_seconds double precision,
+    -- A session is not idle before this; then somebody looks.
+    idle_at      timestamptz,
     ended_at     timestamptz,
     ended_reason text,
     created_at   timestamptz NOT NULL,
@@ -23,6 +25,11 @@ CREATE TABLE keyturn.threads (
     UNIQUE (namespace, thread_id)
 );
 CREATE INDEX threads_page ON keyturn.threads (namespace, updated_at DESC, thread_key);
+CREATE INDEX sessions_idle ON keyturn.threads (idle_at) WHERE kind = 'session' AND ended_at IS NULL;
+CREATE INDEX sessions_open ON keyturn.threads (namespace, person, created_at, thread_key)
+    WHERE kind = 'session' AND ended_at IS NULL;
+CREATE INDEX sessions_ended ON keyturn.threads (namespace, person, created_at DESC, thread_key DESC)
+    WHERE kind = 'session' AND ended_at IS NOT NULL;
 
 -- A workflow is one run of its thread, and at most one of them is under way. Without a thread it is one of its own.
 ALTER TABLE keyturn.workflows

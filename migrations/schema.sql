@@ -284,6 +284,7 @@ CREATE TABLE keyturn.threads (
     case_id text,
     metadata jsonb NOT NULL DEFAULT '{}'::jsonb,
     idle_seconds double precision,
+    idle_at timestamp with time zone,
     ended_at timestamp with time zone,
     ended_reason text,
     created_at timestamp with time zone NOT NULL,
@@ -403,6 +404,12 @@ CREATE INDEX role_bindings_by_role ON keyturn.role_bindings USING btree (namespa
 CREATE INDEX runs_of_thread ON keyturn.runs USING btree (namespace, thread_key, created_at DESC);
 
 CREATE INDEX runs_of_workflow ON keyturn.runs USING btree (workflow_id);
+
+CREATE INDEX sessions_ended ON keyturn.threads USING btree (namespace, person, created_at DESC, thread_key DESC) WHERE (((kind)::text = 'session'::text) AND (ended_at IS NOT NULL));
+
+CREATE INDEX sessions_idle ON keyturn.threads USING btree (idle_at) WHERE (((kind)::text = 'session'::text) AND (ended_at IS NULL));
+
+CREATE INDEX sessions_open ON keyturn.threads USING btree (namespace, person, created_at, thread_key) WHERE (((kind)::text = 'session'::text) AND (ended_at IS NULL));
 
 CREATE INDEX threads_page ON keyturn.threads USING btree (namespace, updated_at DESC, thread_key);
 

@@ -63,6 +63,9 @@ class Settings(BaseSettings):
     # The live view of a person's tasks: how many at most, and how long those that have ended stay in it.
     tasks_shown: int = Field(default=10, ge=1, le=100)
     tasks_finished_seconds: Seconds = 300.0
+    # Of one person: how long a session may be idle, and how many may be open.
+    session_idle_seconds: Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)] = 1_800.0
+    session_limit: int = Field(default=5, ge=1, le=10_000)
     # A live stream gives a sign of life when it was silent for so long; clients take one that gives none for dead.
     keepalive_seconds: Annotated[float, Field(gt=0, le=15, allow_inf_nan=False)] = 15.0
 

@@ -11,7 +11,18 @@ from typing import Annotated, cast
 
 import typer
 
-from orchestrator.cli import admin, audit, decisions, delegations, governing, inbox, policy, processes, workflows
+from orchestrator.cli import (
+    admin,
+    audit,
+    conversing,
+    decisions,
+    delegations,
+    governing,
+    inbox,
+    policy,
+    processes,
+    workflows,
+)
 from orchestrator.cli.output import complain
 from orchestrator.cli.session import REFUSED, UNREACHABLE, USAGE
 from orchestrator.core.errors import InvalidInput, KeyturnError, Unavailable
@@ -29,6 +40,7 @@ app.add_typer(admin.keys_app, name="keys")
 app.add_typer(policy.policy_app, name="policy")
 app.add_typer(audit.audit_app, name="audit")
 app.add_typer(delegations.delegate_app, name="delegate")
+app.add_typer(conversing.session_app, name="session")
 
 
 def _show_version(wanted: bool) -> None:

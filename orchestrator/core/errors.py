@@ -288,6 +288,27 @@ class ThreadEnded(Refusal):
     title = "The thread has ended"
 
 
+class SessionEnded(Refusal):
+    """The session has ended; facts carry `approvals`, which still wait for an answer."""
+
+    code = "session_ended"
+    title = "The session has ended"
+
+
+class TooManySessions(Refusal):
+    """The person has as many open sessions as they may; facts list them as `sessions`."""
+
+    code = "too_many_sessions"
+    title = "Too many open sessions"
+
+
+class ApprovalPending(Refusal):
+    """An approval waits in the session, and a message is never a decision; facts list what waits as `approvals`."""
+
+    code = "approval_pending"
+    title = "An approval waits"
+
+
 class ActionRejected(Refusal):
     """An approver said no to what a graph was about to do, and the graph did not handle it."""
 

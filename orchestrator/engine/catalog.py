@@ -12,13 +12,14 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager, Asyn
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self, cast, get_type_hints
 
 from langgraph.graph import StateGraph
 from langgraph.pregel import Pregel
 
 from orchestrator.core.canonical import canonical_json
 from orchestrator.core.errors import GraphFault
+from orchestrator.core.sessions import message_field
 from orchestrator.engine.loading import AppFile, read_app
 from orchestrator.engine.nodes import AnyGraph, Gate, govern
 from orchestrator.engine.render import to_object
@@ -150,18 +151,33 @@ def _entry(name: str, graph: AnyGraph, governed: AnyGraph, chosen: GraphOptions,
         keep_all=chosen.history == "full",
         max_running=chosen.max_running,
         text_nodes=chosen.text_nodes,
-        traits=_traits(chosen),
+        traits=_traits(chosen, graph),
     )
 
 
-def _traits(chosen: GraphOptions) -> dict[str, object]:
+def _traits(chosen: GraphOptions, graph: AnyGraph) -> dict[str, object]:
     """What the API knows of a graph beyond its shape; what is not so is not there."""
     told = {
         "text_nodes": sorted(chosen.text_nodes),
         "capture": chosen.capture,
         "plan": None if chosen.plan is None else dict(chosen.plan),
+        "says": message_field(chosen.input_schema or _fields(graph)),
     }
     return {name: value for name, value in told.items() if value}
+
+
+def _fields(graph: AnyGraph) -> dict[str, object]:
+    """The input's fields by their annotations: a schema of what takes messages, or of a state type that pydantic does
+    not know, says too little. Just enough of a JSON Schema to tell texts from the rest.
+    """
+    state: Any = getattr(getattr(graph, "builder", None), "input_schema", None)
+    try:
+        hints = get_type_hints(state)
+    except Exception:  # noqa: BLE001 an annotation may name what is not there; then nothing is known of the fields
+        return {}
+    needed = sorted(getattr(state, "__required_keys__", hints))
+    return {"properties": {name: {"type": "string"} if hint is str else {} for name, hint in hints.items()},
+            "required": needed}  # fmt: skip
 
 
 def _names(nodes: str | Sequence[str]) -> frozenset[str]:

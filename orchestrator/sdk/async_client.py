@@ -28,6 +28,7 @@ from orchestrator.sdk.calls import (
 from orchestrator.sdk.following import Following, Waiting
 from orchestrator.sdk.inbox import AsyncInbox
 from orchestrator.sdk.request import ApiError, Call, Unreachable
+from orchestrator.sdk.sessions import AsyncSessions
 from orchestrator.sdk.transport import BROKEN, DEFAULT_URL, TRIES
 from orchestrator.wire import (
     ApprovalRecord,
@@ -69,7 +70,7 @@ from orchestrator.wire_progress import TaskList, TaskProgress
 T = TypeVar("T")
 
 
-class AsyncKeyturn(AsyncCases, AsyncInbox):
+class AsyncKeyturn(AsyncCases, AsyncInbox, AsyncSessions):
     """The async client; see `Keyturn`. Use it in an `async with` statement, or call `close`."""
 
     def __init__(self, url: str = DEFAULT_URL, key: str | None = None, *, timeout: float = 10.0) -> None:

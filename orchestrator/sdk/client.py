@@ -29,6 +29,7 @@ from orchestrator.sdk.cases import Cases
 from orchestrator.sdk.following import Following, Waiting
 from orchestrator.sdk.inbox import Inbox
 from orchestrator.sdk.request import ApiError, Call, ClientError, Problem, Unreachable
+from orchestrator.sdk.sessions import Sessions
 from orchestrator.sdk.transport import BROKEN, DEFAULT_URL, TRIES
 from orchestrator.wire import (
     ApprovalRecord,
@@ -72,7 +73,7 @@ __all__ = ["DEFAULT_URL", "ApiError", "AsyncKeyturn", "ClientError", "Keyturn", 
 T = TypeVar("T")
 
 
-class Keyturn(Cases, Inbox):
+class Keyturn(Cases, Inbox, Sessions):
     """A sync client, for one thread at a time. Use it in a `with` statement, or call `close`.
 
     Methods raise ApiError for a refusal, Unreachable when no answer comes, ValueError for what cannot be sent at all.

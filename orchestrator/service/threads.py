@@ -9,9 +9,19 @@ from typing import Literal, cast
 
 from pydantic import ValidationError
 
-from orchestrator.core.errors import InvalidInput, NotFound, ThreadBusy, ThreadEnded, ThreadExists, TransitionConflict
+from orchestrator.core.errors import (
+    InvalidInput,
+    NotFound,
+    NotOwner,
+    SessionEnded,
+    ThreadBusy,
+    ThreadEnded,
+    ThreadExists,
+    TransitionConflict,
+)
 from orchestrator.core.model import Status
 from orchestrator.core.plain import plain_json
+from orchestrator.core.sessions import IDLE, Standing
 from orchestrator.service import idempotency, workflows
 from orchestrator.service.context import Caller, Context
 from orchestrator.store import threads
@@ -146,7 +156,9 @@ async def begin(
     async with ctx.db.transaction() as conn:
         if keyed is not None and (earlier := await keyed.keep(conn, workflow_id)) is not None:
             return await workflows.replayed(conn, caller, earlier)
-        await _insert(conn, caller, thread, new, ctx.clock())
+        if thread.kind == "workflow":
+            await threads.adopt(conn, caller.namespace, thread.thread_key)
+        await insert_run(conn, caller, thread.thread_key, new, ctx.clock())
     ctx.db.ring(READY_CHANNEL, caller.namespace)
     ctx.db.ring(EVENTS_CHANNEL, workflow_id, patient=True)
     return Submitted(workflow_id=workflow_id, status=Status.READY.value)
@@ -161,16 +173,17 @@ def _request(**content: object) -> SubmitRequest:
         raise InvalidInput(detail) from error
 
 
-async def _insert(conn: Connection, caller: Caller, thread: Thread, new: NewWorkflow, now: datetime | None) -> None:
-    if thread.kind == "workflow":
-        await threads.adopt(conn, caller.namespace, thread.thread_key)
-    row = await threads.lock(conn, caller.namespace, thread.thread_key)
+async def insert_run(conn: Connection, caller: Caller, thread_key: str, new: NewWorkflow, now: datetime | None) -> None:
+    """Begin the next run of a thread in the caller's transaction; refuses as `begin` does."""
+    row = await threads.lock(conn, caller.namespace, thread_key)
     if row is None:
-        raise no_thread(thread.thread_id)
+        raise no_thread(thread_key)
+    last = await threads.newest_run(conn, thread_key)
+    if row["kind"] == "session":
+        _check_session(row, last, caller, await rows.present(conn, now))
     if row["ended_at"] is not None:
-        detail = f"thread {thread.thread_id!r} has ended; begin a new one"
-        raise ThreadEnded(detail, thread_id=thread.thread_id, reason=row["ended_reason"])
-    last = await threads.newest_run(conn, thread.thread_key)
+        detail = f"thread {row['thread_id']!r} has ended; begin a new one"
+        raise ThreadEnded(detail, thread_id=row["thread_id"], reason=row["ended_reason"])
     if last is not None and not Status(last["status"]).finished:
         detail = f"the thread's run is {last['status']}; decide what it asks, wait for its end, or cancel it"
         raise ThreadBusy(detail, workflow_id=last["workflow_id"], status=last["status"])
@@ -178,6 +191,29 @@ async def _insert(conn: Connection, caller: Caller, thread: Thread, new: NewWork
     if (owner := last["graph"] if last else row["graph"]) not in (None, graph):
         detail = f"the thread belongs to graph {owner!r}; use another thread for {graph!r}"
         raise TransitionConflict(detail, graph=owner)
-    run = {**new.row, "thread_key": thread.thread_key, "continues": last is not None}
+    run = {**new.row, "thread_key": thread_key, "continues": last is not None}
     await rows.insert(conn, [replace(new, row=run)])
-    await threads.moved(conn, thread.thread_key, graph, now)
+    await threads.moved(conn, thread_key, graph, now)
+
+
+def _check_session(row: Params, last: Params | None, caller: Caller, now: datetime) -> None:
+    """A session is one person's, so that whoever asks for what it does is always among those who may not approve it;
+    and one that has been idle for long enough is over, whether or not that was written down.
+    """
+    if caller.person != row["person"]:
+        detail = f"only {row['person']}, whose session this is, begins anything in it; begin one of your own"
+        raise NotOwner(detail, owner=row["person"])
+    touched = max(row["updated_at"], last["updated_at"]) if last else row["updated_at"]
+    standing = Standing(touched, row["idle_seconds"], Status(last["status"]) if last else None, row["ended_at"])
+    if standing.over(now):
+        raise session_over(row["thread_id"], standing.ended_at or standing.ends_at, row["ended_reason"] or IDLE)
+
+
+def session_over(session_id: str, at: datetime | None, reason: str, **facts: object) -> SessionEnded:
+    """The refusal for a session that has ended."""
+    why = "it was idle for too long" if reason == IDLE else f"it was {reason}"
+    when = at.isoformat() if at else None
+    detail = f"the session ended at {when}: {why}. Begin a new one with POST /sessions"
+    if facts.get("approvals"):
+        detail += "; what it asked still waits and is answered at POST /approvals/{approval_id}/answer"
+    return SessionEnded(detail, session_id=session_id, ended_at=when, reason=reason, **facts)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from orchestrator.core.errors import Unavailable
 from orchestrator.core.model import Status
 from orchestrator.core.votes import CLOCK
+from orchestrator.service import sessions
 from orchestrator.service.context import Context
 from orchestrator.service.endings import unasked
 from orchestrator.service.settling import settle
@@ -49,7 +50,7 @@ async def sweep(ctx: Context) -> int:
         except Exception:
             # Nor must other reviews, and whatever else is due.
             log.exception("approval %s: its review is due, and nobody could be told", row["approval_id"])
-    return done + await _settle_due(ctx)
+    return done + await sessions.end_idle(ctx) + await _settle_due(ctx)
 
 
 async def _settle_due(ctx: Context) -> int:

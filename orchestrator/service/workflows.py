@@ -70,11 +70,17 @@ async def submit(ctx: Context, caller: Caller, request: SubmitRequest, idempoten
 async def prepared(ctx: Context, caller: Caller, request: SubmitRequest) -> NewWorkflow:
     """The row to insert for a request. NotFound for an unknown graph, InvalidInput for a wrong input."""
     caller.need("submit")
-    offer = await ctx.offers.newest(ctx.db, request.graph)
-    if offer is None:
-        raise await _no_graph(ctx, request.graph)
+    offer = await offered(ctx, request.graph)
     _check_input(offer, request)
     return _new(ctx, caller, request, offer, new_id("wf"))
+
+
+async def offered(ctx: Context, graph: str) -> Params:
+    """The newest offer of a graph. NotFound."""
+    offer = await ctx.offers.newest(ctx.db, graph)
+    if offer is None:
+        raise await _no_graph(ctx, graph)
+    return offer
 
 
 async def replayed(conn: Connection, caller: Caller, workflow_id: str) -> Submitted:
@@ -195,7 +201,7 @@ async def page(
     _one_of("status", status, [one.value for one in Status])
     _one_of("risk", risk, [one.value for one in Level])
     size = max(1, min(limit, _LARGEST_PAGE))
-    before_at, before_id = _read_cursor(cursor)
+    before_at, before_id = read_cursor(cursor)
     filters: Params = {
         "namespace": caller.namespace, "status": status, "graph": graph, "case_id": case_id, "risk": risk, "q": q,
         "before_at": before_at, "before_id": before_id, "limit": size + 1,
@@ -205,7 +211,7 @@ async def page(
     last = rows[size - 1] if len(rows) > size else None
     return WorkflowPage(
         workflows=[views.summary(row) for row in rows[:size]],
-        next_cursor=_cursor(last["created_at"], last["workflow_id"]) if last else None,
+        next_cursor=cursor_of(last["created_at"], last["workflow_id"]) if last else None,
     )
 
 
@@ -215,11 +221,13 @@ def _one_of(name: str, value: str | None, allowed: list[str]) -> None:
         raise InvalidInput(detail, allowed=allowed)
 
 
-def _cursor(at: datetime, workflow_id: str) -> str:
+def cursor_of(at: datetime, workflow_id: str) -> str:
+    """Where a page ends, as clients see it."""
     return base64.urlsafe_b64encode(f"{at.isoformat()} {workflow_id}".encode()).decode().rstrip("=")
 
 
-def _read_cursor(cursor: str | None) -> tuple[datetime | None, str | None]:
+def read_cursor(cursor: str | None) -> tuple[datetime | None, str | None]:
+    """What `cursor_of` was given. InvalidInput for what it never gave."""
     if cursor is None:
         return None, None
     try:
@@ -244,24 +252,29 @@ async def cancel(ctx: Context, caller: Caller, workflow_id: str, reason: str = "
                 raise unknown(workflow_id)
             if Status(row["status"]).finished:
                 raise _conflict(row, "cancelled", ["ready", "running", "waiting"])
-            reason = redact.hide(reason, row["input"])
-            cancelled = await approvals.cancel_pending(conn, workflow_id, caller.person, now)
-            await workflows.move(
-                conn,
-                {
-                    "workflow": workflow_id,
-                    "status": "cancelled",
-                    "reason": reason or None,
-                    "finished": True,
-                    "now": now,
-                },
-            )
-            data: dict[str, object] = {"reason": reason, "was": row["status"], "approvals": list(cancelled)}
-            over = Event("workflow-cancelled", caller.person, data)
-            await events.append(conn, workflow_id, [*unasked(cancelled, caller.person, reason), over], now)
+            await cancel_on(conn, caller, row, reason, now)
+    ring_cancelled(ctx, workflow_id)
+    return Changed(workflow_id=workflow_id, status="cancelled")
+
+
+async def cancel_on(conn: Connection, caller: Caller, row: Params, reason: str, now: datetime | None) -> None:
+    """Cancel a workflow, with all it asks, whose row this transaction holds. Follow it with `ring_cancelled`."""
+    workflow_id = cast("str", row["workflow_id"])
+    reason = redact.hide(reason, row["input"])
+    cancelled = await approvals.cancel_pending(conn, workflow_id, caller.person, now)
+    await workflows.move(
+        conn,
+        {"workflow": workflow_id, "status": "cancelled", "reason": reason or None, "finished": True, "now": now},
+    )
+    data: dict[str, object] = {"reason": reason, "was": row["status"], "approvals": list(cancelled)}
+    over = Event("workflow-cancelled", caller.person, data)
+    await events.append(conn, workflow_id, [*unasked(cancelled, caller.person, reason), over], now)
+
+
+def ring_cancelled(ctx: Context, workflow_id: str) -> None:
+    """Tell its worker, and who watches, once that has committed."""
     ctx.db.ring(CANCEL_CHANNEL, workflow_id)
     ctx.db.ring(EVENTS_CHANNEL, workflow_id, patient=True)
-    return Changed(workflow_id=workflow_id, status="cancelled")
 
 
 async def retry(ctx: Context, caller: Caller, workflow_id: str) -> Changed:

@@ -55,7 +55,7 @@ LOCK = "SELECT * FROM keyturn.threads WHERE namespace = %(namespace)s AND thread
 
 # The newest run of a thread.
 NEWEST_RUN = """
-SELECT workflow_id, graph, status, created_at FROM keyturn.workflows
+SELECT workflow_id, graph, status, created_at, updated_at FROM keyturn.workflows
  WHERE thread_key = %(thread_key)s ORDER BY created_at DESC, workflow_id DESC LIMIT 1
 """
 

@@ -16,7 +16,10 @@ import pytest
 from graphs import assistant, tools
 from orchestrator.core.errors import InvalidInput
 from orchestrator.engine.host import SegmentHost
+from orchestrator.service import conversing, sessions
+from orchestrator.service.sessions import Limits
 from orchestrator.wire import WorkflowRecord
+from orchestrator.wire_sessions import MessageRequest, SessionRequest
 from tests.harness import Keyturn, running
 
 GRAPHS = Path(__file__).parents[2] / "graphs" / "langgraph.json"
@@ -217,3 +220,24 @@ async def test_a_model_that_cannot_be_loaded_is_named_with_what_to_do(
     assert failed.error["code"] == "invalid_input"
     assert "KEYTURN_ASSISTANT_MODEL is anthropic:some-model" in str(failed.error["detail"])
     assert "pip install langchain" in str(failed.error["detail"])
+
+
+async def test_in_a_session_the_assistant_does_what_was_said_last_and_not_what_was_done_before(
+    keyturn: Keyturn,
+) -> None:
+    begun = await sessions.start(
+        keyturn.ctx, keyturn.me, SessionRequest(graph="assistant", message="delete project apollo"), Limits(600, 5)
+    )
+    assert begun.workflow_id is not None
+    asked = await keyturn.asked(begun.workflow_id)
+    await keyturn.reject(begun.workflow_id, approval_id=asked.approval_id)
+    await keyturn.until(begun.workflow_id, "completed")
+    said = MessageRequest(content="delete project zeus")
+    taken = await conversing.send(keyturn.ctx, keyturn.me, begun.session_id, said)
+    again = await keyturn.asked(taken.workflow_id)
+    assert again.action is not None
+    assert again.action["arguments"] == {"project": "zeus"}
+    await keyturn.reject(taken.workflow_id, approval_id=again.approval_id)
+    done = await keyturn.until(taken.workflow_id, "completed")
+    assert [one["tool"] for one in calls(done)] == ["delete_project"]
+    assert "rejected" in calls(done)[0]["result"]

@@ -41,6 +41,7 @@ from orchestrator.web import (
     links,
     policies,
     progress,
+    sessions,
     stream,
     waiting,
     workflows,
@@ -282,7 +283,8 @@ def test_every_variable_named_is_read_somewhere(page: Path) -> None:
 
 def test_the_table_of_routes_is_complete() -> None:
     modules = (
-        admin, approvals, audit, cases, delegations, feeds, health, inbox, links, policies, progress, stream, waiting, workflows,
+        admin, approvals, audit, cases, delegations, feeds, health, inbox, links, policies, progress, sessions, stream,
+        waiting, workflows,
     )  # fmt: skip
     routers = [module.router for module in modules]
     routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]

@@ -57,6 +57,13 @@ ROUTES: list[tuple[str, str, str, dict[str, Any] | None]] = [
     ("GET", "/workflows/{workflow_id}/wait", "read", None),
     ("GET", "/workflows/{workflow_id}/progress", "read", None),
     ("GET", "/tasks", "read", None),
+    ("POST", "/sessions", "submit", {"graph": "governed"}),
+    ("GET", "/sessions", "read", None),
+    ("GET", "/sessions/{session_id}", "read", None),
+    ("POST", "/sessions/{session_id}/messages", "submit or decide", {"content": "hello"}),
+    ("GET", "/sessions/{session_id}/messages", "read", None),
+    ("GET", "/sessions/{session_id}/events", "read", None),
+    ("DELETE", "/sessions/{session_id}", "submit", None),
     ("POST", "/inbox", "submit", {"text": "Buy milk"}),
     ("GET", "/inbox", "read", None),
     ("GET", "/inbox/{workflow_id}", "read", None),
@@ -81,6 +88,7 @@ def _filled(path: str, **ids: str) -> str:
             "key_id": "0" * 16,
             "version": "1",
             "delegation_id": "dg-none",
+            "session_id": "se-none",
             **ids,
         }
     )
