@@ -156,6 +156,7 @@ CREATE TABLE keyturn.events (
     actor text NOT NULL,
     body json NOT NULL,
     hash bytea NOT NULL,
+    position bigint NOT NULL GENERATED ALWAYS AS IDENTITY,
     CONSTRAINT events_pkey PRIMARY KEY (workflow_id, seq)
 );
 
@@ -166,6 +167,7 @@ CREATE TABLE keyturn.graphs (
     topology json NOT NULL,
     max_running integer,
     offered_at timestamp with time zone NOT NULL DEFAULT now(),
+    traits json NOT NULL DEFAULT '{}'::json,
     CONSTRAINT graphs_pkey PRIMARY KEY (graph, version)
 );
 
@@ -242,6 +244,19 @@ CREATE TABLE keyturn.role_bindings (
     CONSTRAINT role_bindings_namespace_person_fkey FOREIGN KEY (namespace, person) REFERENCES keyturn.people(namespace, person) ON DELETE CASCADE
 );
 
+CREATE TABLE keyturn.runs (
+    run_id text NOT NULL,
+    namespace text NOT NULL,
+    thread_key text NOT NULL,
+    workflow_id text NOT NULL,
+    after_seq bigint NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    metadata json NOT NULL DEFAULT '{}'::json,
+    kwargs json NOT NULL DEFAULT '{}'::json,
+    CONSTRAINT runs_pkey PRIMARY KEY (run_id),
+    CONSTRAINT runs_workflow_id_fkey FOREIGN KEY (workflow_id) REFERENCES keyturn.workflows(workflow_id) ON DELETE CASCADE
+);
+
 CREATE TABLE keyturn.schema_components (
     component text NOT NULL,
     version text NOT NULL,
@@ -255,6 +270,26 @@ CREATE TABLE keyturn.schema_migrations (
     checksum text NOT NULL,
     applied_at timestamp with time zone NOT NULL DEFAULT now(),
     CONSTRAINT schema_migrations_pkey PRIMARY KEY (version)
+);
+
+CREATE TABLE keyturn.threads (
+    thread_key text NOT NULL,
+    namespace text NOT NULL,
+    thread_id text NOT NULL,
+    kind keyturn.thread_kind NOT NULL,
+    graph text,
+    person text NOT NULL,
+    mode keyturn.workflow_mode NOT NULL DEFAULT 'interactive'::text,
+    title text NOT NULL DEFAULT ''::text,
+    case_id text,
+    metadata jsonb NOT NULL DEFAULT '{}'::jsonb,
+    idle_seconds double precision,
+    ended_at timestamp with time zone,
+    ended_reason text,
+    created_at timestamp with time zone NOT NULL,
+    updated_at timestamp with time zone NOT NULL,
+    CONSTRAINT threads_namespace_thread_id_key UNIQUE (namespace, thread_id),
+    CONSTRAINT threads_pkey PRIMARY KEY (thread_key)
 );
 
 CREATE TABLE keyturn.votes (
@@ -318,7 +353,12 @@ CREATE TABLE keyturn.workflows (
     attempts integer NOT NULL DEFAULT 0,
     last_seq bigint NOT NULL DEFAULT 0,
     last_hash bytea NOT NULL DEFAULT '\x'::bytea,
-    CONSTRAINT workflows_pkey PRIMARY KEY (workflow_id)
+    thread_key text,
+    continues boolean NOT NULL DEFAULT false,
+    capture boolean NOT NULL DEFAULT false,
+    noted bigint NOT NULL DEFAULT 0,
+    CONSTRAINT workflows_pkey PRIMARY KEY (workflow_id),
+    CONSTRAINT workflows_thread_key_fkey FOREIGN KEY (thread_key) REFERENCES keyturn.threads(thread_key)
 ) WITH (fillfactor=85);
 
 CREATE INDEX api_keys_by_person ON keyturn.api_keys USING btree (namespace, person);
@@ -341,6 +381,8 @@ CREATE INDEX deliveries_due ON keyturn.deliveries USING btree (next_at) WHERE ((
 
 CREATE INDEX effects_by_workflow ON keyturn.effects USING btree (workflow_id);
 
+CREATE INDEX events_feed ON keyturn.events USING btree (namespace, "position");
+
 CREATE INDEX graphs_newest ON keyturn.graphs USING btree (graph, offered_at DESC);
 
 CREATE INDEX idempotency_keys_age ON keyturn.idempotency_keys USING btree (created_at);
@@ -355,9 +397,21 @@ CREATE INDEX notices_waiting ON keyturn.notices USING btree (workflow_id, notice
 
 CREATE INDEX role_bindings_by_role ON keyturn.role_bindings USING btree (namespace, role);
 
+CREATE INDEX runs_of_thread ON keyturn.runs USING btree (namespace, thread_key, created_at DESC);
+
+CREATE INDEX runs_of_workflow ON keyturn.runs USING btree (workflow_id);
+
+CREATE INDEX threads_page ON keyturn.threads USING btree (namespace, updated_at DESC, thread_key);
+
 CREATE UNIQUE INDEX votes_one_each ON keyturn.votes USING btree (approval_id, revision, voter) WHERE (NOT superseded);
 
+CREATE UNIQUE INDEX workflows_active_on_thread ON keyturn.workflows USING btree (thread_key) WHERE ((thread_key IS NOT NULL) AND ((status)::text = ANY (ARRAY['ready'::text, 'running'::text, 'waiting'::text])));
+
 CREATE INDEX workflows_by_case ON keyturn.workflows USING btree (namespace, case_id, created_at DESC) WHERE (case_id IS NOT NULL);
+
+CREATE INDEX workflows_by_thread ON keyturn.workflows USING btree (thread_key, created_at DESC) WHERE (thread_key IS NOT NULL);
+
+CREATE INDEX workflows_captured ON keyturn.workflows USING btree (namespace, created_at DESC, workflow_id DESC) WHERE capture;
 
 CREATE INDEX workflows_deadline ON keyturn.workflows USING btree (deadline_at) WHERE ((deadline_at IS NOT NULL) AND ((status)::text = ANY (ARRAY['ready'::text, 'running'::text, 'waiting'::text])));
 
@@ -439,10 +493,10 @@ DECLARE
     v_now timestamptz := coalesce(p_now, now());
 BEGIN
     IF p_wait THEN
-        SELECT namespace, epoch, status, last_seq, last_hash INTO w
+        SELECT namespace, thread_key, epoch, status, last_seq, last_hash INTO w
           FROM keyturn.workflows WHERE workflow_id = p_workflow FOR UPDATE;
     ELSE
-        SELECT namespace, epoch, status, last_seq, last_hash INTO w
+        SELECT namespace, thread_key, epoch, status, last_seq, last_hash INTO w
           FROM keyturn.workflows WHERE workflow_id = p_workflow FOR UPDATE SKIP LOCKED;
     END IF;
     IF NOT FOUND OR w.epoch <> p_epoch OR w.status <> 'running' THEN
@@ -454,7 +508,7 @@ BEGIN
         status text, reason text, error json, result json, node text, risk text, checkpointed boolean,
         progress boolean, finished boolean, run_at timestamptz);
 
-    PERFORM keyturn.write_checkpoints(p_workflow, p.checkpoints, p.blobs, p.writes, p_bytes);
+    PERFORM keyturn.write_checkpoints(coalesce(w.thread_key, p_workflow), p.checkpoints, p.blobs, p.writes, p_bytes);
 
     -- Decisions that what is committed contains; approvals whose node or workflow is done with it, and those behind which
     -- something has run by now.
@@ -633,6 +687,33 @@ BEGIN
     END IF;
 END $function$;
 
+CREATE OR REPLACE FUNCTION keyturn.note_events(p_workflow text, p_epoch bigint, p_number bigint, p_now timestamp with time zone, p_types text[], p_actors text[], p_bodies text[], p_wait boolean)
+ RETURNS boolean
+ LANGUAGE plpgsql
+AS $function$
+DECLARE
+    w record;
+BEGIN
+    IF p_wait THEN
+        SELECT namespace, epoch, status, last_seq, last_hash, noted INTO w
+          FROM keyturn.workflows WHERE workflow_id = p_workflow FOR UPDATE;
+    ELSE
+        SELECT namespace, epoch, status, last_seq, last_hash, noted INTO w
+          FROM keyturn.workflows WHERE workflow_id = p_workflow FOR UPDATE SKIP LOCKED;
+    END IF;
+    IF NOT FOUND OR w.epoch <> p_epoch OR w.status <> 'running' THEN
+        RETURN false;
+    END IF;
+    IF w.noted < p_number THEN
+        w.last_hash := keyturn.chain_events(p_workflow, w.namespace, w.last_seq, w.last_hash, coalesce(p_now, now()),
+                                            p_types, p_actors, p_bodies);
+        UPDATE keyturn.workflows
+           SET last_seq = w.last_seq + cardinality(p_types), last_hash = w.last_hash, noted = p_number
+         WHERE workflow_id = p_workflow;
+    END IF;
+    RETURN true;
+END $function$;
+
 CREATE OR REPLACE FUNCTION keyturn.people_changed()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -737,6 +818,8 @@ CREATE DOMAIN keyturn.effect_state AS text CHECK ((VALUE = ANY (ARRAY['started':
 CREATE DOMAIN keyturn.notice_kind AS text CHECK ((VALUE = ANY (ARRAY['requested'::text, 'revised'::text, 'reminder'::text, 'escalated'::text, 'settled'::text, 'break_glass'::text, 'review_due'::text, 'unroutable'::text])));
 
 CREATE DOMAIN keyturn.rejection_outcome AS text CHECK ((VALUE = ANY (ARRAY['cancel'::text, 'resume'::text])));
+
+CREATE DOMAIN keyturn.thread_kind AS text CHECK ((VALUE = ANY (ARRAY['thread'::text, 'ag-ui'::text, 'session'::text])));
 
 CREATE DOMAIN keyturn.vote_verdict AS text CHECK ((VALUE = ANY (ARRAY['approve'::text, 'reject'::text])));
 

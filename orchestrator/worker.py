@@ -36,7 +36,8 @@ log = logging.getLogger("keyturn.worker")
 
 _POLL = 1.0
 _AGAIN = (0.01, 0.03)
-_ANNOUNCE = 0.25
+# Steps are told after so many seconds at the latest, news at once, and neither more often than the pause allows.
+_ANNOUNCE, _ANNOUNCE_PAUSE = 0.15, 0.1
 _PRESENCE = 10.0
 _OUTAGE_PAUSE = 0.5
 _LAST_WORDS = 5.0
@@ -67,6 +68,7 @@ class Worker:
     on_end: Callable[[str, Status], None] | None = None
     _running: dict[str, Running] = field(default_factory=dict[str, Running])
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _news: asyncio.Event = field(default_factory=asyncio.Event)
     _marks: set[str] = field(default_factory=set[str])
     _draining: bool = False
     _full: bool = False
@@ -96,7 +98,7 @@ class Worker:
             self._loop(lambda: self._claim(claimer), None),
             self._loop(self._renew, self.settings.lease_seconds / 3),
             self._loop(self._sweep, _POLL),
-            self._loop(self._announce, _ANNOUNCE),
+            self._loop(self._announce, _ANNOUNCE_PAUSE),
             self._loop(self._presence, _PRESENCE),
             self._loop(self._listen, 0.0),
             self._loop(lambda: chores.work(self._notifier), _OUTAGE_PAUSE),
@@ -131,7 +133,7 @@ class Worker:
                     conn,
                     {
                         "graph": entry.name, "version": entry.version, "input_schema": entry.input_schema,
-                        "topology": entry.topology, "max_running": entry.max_running,
+                        "topology": entry.topology, "max_running": entry.max_running, "traits": entry.traits,
                     },
                 )  # fmt: skip
         await self._presence()
@@ -193,6 +195,7 @@ class Worker:
     def _start(self, lease: Lease) -> None:
         entry = self.catalog.get(lease.graph)
         segment = Segment(self.ctx.db, lease, entry, self.ctx.laws, self.worker_id, self.ctx.clock)
+        segment.on_news = self._news.set
         before = self._running.get(lease.workflow_id)
         task = asyncio.get_running_loop().create_task(
             self._segment(segment, before), name=f"segment {lease.workflow_id}"
@@ -251,9 +254,11 @@ class Worker:
         await timers.sweep(self.ctx)
 
     async def _announce(self) -> None:
-        for one in list(self._running.values()):
-            with contextlib.suppress(LeaseLost):
-                await one.segment.announce()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_ANNOUNCE):
+                await self._news.wait()
+        self._news.clear()
+        await asyncio.gather(*(_tell(one.segment) for one in self._running.values()))
 
     async def _presence(self) -> None:
         async with self.ctx.db.connection() as conn:
@@ -292,6 +297,11 @@ class Worker:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=_LAST_WORDS)
+
+
+async def _tell(segment: Segment) -> None:
+    with contextlib.suppress(LeaseLost):
+        await segment.announce()
 
 
 async def _end(tasks: Sequence[asyncio.Future[None]]) -> None:

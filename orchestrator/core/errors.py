@@ -267,6 +267,27 @@ class TransitionConflict(Refusal):
     title = "Not possible in this state"
 
 
+class ThreadExists(Refusal):
+    """A thread of this id is there already."""
+
+    code = "thread_exists"
+    title = "The thread exists"
+
+
+class ThreadBusy(Refusal):
+    """A run of the thread is under way or waits for a person; nothing else begins on it."""
+
+    code = "thread_busy"
+    title = "The thread is busy"
+
+
+class ThreadEnded(Refusal):
+    """The thread was ended; nothing begins on it any more."""
+
+    code = "thread_ended"
+    title = "The thread has ended"
+
+
 class ActionRejected(Refusal):
     """An approver said no to what a graph was about to do, and the graph did not handle it."""
 

@@ -1,33 +1,27 @@
-"""Telling of steps between barriers, so that watchers of a long node see it run. Nothing of a graph is kept here."""
+"""What a running node tells between commits, so that its watchers see it run. Nothing of a graph is kept here."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from orchestrator.core.errors import LeaseLost
 from orchestrator.engine.lease import Lease
 from orchestrator.engine.persist import until_stored
-from orchestrator.store import events, workflows
+from orchestrator.store import segments
 from orchestrator.store.db import Clock, Database
 from orchestrator.store.events import Event
-from orchestrator.store.heads import heads
+from orchestrator.store.segments import Note
+
+# Numbers of a later lease are higher than all of an earlier one.
+_PER_LEASE = 2**32
 
 
-async def tell_once(db: Database, lease: Lease, actor: str, told: Sequence[Event], clock: Clock) -> None:
-    """Append events of `actor`, once also when a reply is lost; nothing else of `actor` may be appended meanwhile.
+async def tell_once(db: Database, lease: Lease, number: int, told: Sequence[Event], clock: Clock) -> None:
+    """Append events, once also when a reply is lost: `number` rises with every call within a lease.
 
     LeaseLost when the workflow is somebody else's.
     """
-    workflow_id = lease.workflow_id
-    head: int | None = None
-
-    async def attempt() -> None:
-        nonlocal head
-        async with db.transaction() as conn:
-            await workflows.hold(conn, workflow_id, lease.epoch)
-            if head is None:
-                head = (await heads(conn, [workflow_id]))[workflow_id]
-            elif await events.noted_since(conn, workflow_id, actor, head):
-                return
-            await events.append(conn, workflow_id, told, clock())
-
-    await until_stored(attempt)
+    one = Note(lease.workflow_id, lease.epoch, lease.epoch * _PER_LEASE + number, told, clock())
+    if not await until_stored(lambda: db.together(segments.note, one)):
+        detail = f"workflow {lease.workflow_id} is not held at epoch {lease.epoch}"
+        raise LeaseLost(detail)

@@ -9,7 +9,7 @@ import hashlib
 import inspect
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
@@ -44,6 +44,8 @@ class GraphEntry:
     types: frozenset[tuple[str, ...]]
     keep_all: bool
     max_running: int | None
+    text_nodes: frozenset[str]
+    traits: dict[str, object]
 
     def has(self, node: str) -> bool:
         """Whether the graph has this node. The start is in every graph, if not as a node (functional interface)."""
@@ -94,7 +96,17 @@ class Catalog:
         except Exception as error:
             detail = f"graph {name} of {self._app.file} cannot be built: {type(error).__name__}: {error}"
             raise GraphFault(detail, graph=name) from error
-        return _entry(name, graph, governed, cast("GraphOptions", chosen), source)
+        told = cast("GraphOptions", chosen)
+        return _entry(name, graph, governed, replace(told, text_nodes=self._shown(name, graph, told)), source)
+
+    def _shown(self, name: str, graph: AnyGraph, told: GraphOptions) -> frozenset[str]:
+        """The nodes whose text clients see. GraphFault where the graph has no such node."""
+        shown = self._app.text_nodes[name] or told.text_nodes
+        if unknown := sorted(shown - set(graph.nodes)):
+            nodes = ", ".join(sorted(set(graph.nodes) - {START}))
+            detail = f"graph {name} of {self._app.file}: text_nodes names {', '.join(unknown)}; its nodes are {nodes}"
+            raise GraphFault(detail, graph=name)
+        return shown
 
     async def _built(self, found: object) -> AnyGraph:
         if isinstance(found, Pregel):
@@ -137,7 +149,19 @@ def _entry(name: str, graph: AnyGraph, governed: AnyGraph, chosen: GraphOptions,
         types=frozenset(graph._serde_allowlist or ()),  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         keep_all=chosen.history == "full",
         max_running=chosen.max_running,
+        text_nodes=chosen.text_nodes,
+        traits=_traits(chosen),
     )
+
+
+def _traits(chosen: GraphOptions) -> dict[str, object]:
+    """What the API knows of a graph beyond its shape; what is not so is not there."""
+    told = {
+        "text_nodes": sorted(chosen.text_nodes),
+        "capture": chosen.capture,
+        "plan": None if chosen.plan is None else dict(chosen.plan),
+    }
+    return {name: value for name, value in told.items() if value}
 
 
 def _names(nodes: str | Sequence[str]) -> frozenset[str]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import TypeVar
 
 from orchestrator.core.canonical import redact
@@ -34,6 +35,7 @@ class SegmentHost:
         book: Callable[[int], Awaitable[PolicyBook]],
         *,
         secrets: object = None,
+        note: Callable[[str, Mapping[str, object]], None] = lambda _kind, _data: None,
     ) -> None:
         self._db = db
         self._namespace = namespace
@@ -42,12 +44,21 @@ class SegmentHost:
         self._clock = clock
         self._book = book
         self._secrets = secrets
+        self._note = note
         self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
 
     @property
     def workflow_id(self) -> str:
         """The workflow this segment runs."""
         return self._workflow_id
+
+    def note(self, kind: str, data: Mapping[str, object]) -> None:
+        """Note an event of the running workflow, also from a sync node's thread."""
+        if threading.get_ident() == self._thread:
+            self._note(kind, data)
+        else:
+            self._loop.call_soon_threadsafe(self._note, kind, data)
 
     async def begin_effect(self, key: str, visit: Visit, name: str, binding: Binding | None) -> EffectEntry:
         """Record that the effect begins, unless it is finished or in doubt; checks the approval it runs under."""

@@ -95,6 +95,14 @@ class Lease:
     # The namespace's published policies, and the number that rises with every change of its people.
     policy_version: int = 0
     people_version: int = 0
+    # The thread it runs on, where others ran before it (`continues`); None: one of its own.
+    thread_key: str | None = None
+    continues: bool = False
+
+    @property
+    def thread_id(self) -> str:
+        """What LangGraph's tables know its thread by."""
+        return self.thread_key or self.workflow_id
 
     @property
     def doubtful(self) -> bool:
@@ -123,6 +131,8 @@ class Lease:
             row["taken_from"],
             tuple(one for one in decided if one.delivered),
             *(row["known"] or (0, 0)),
+            thread_key=row["thread_key"],
+            continues=row["continues"],
         )
 
     def facts(self, node: str) -> dict[str, object]:

@@ -23,10 +23,11 @@ from orchestrator.core.errors import GraphFault
 
 @dataclass(frozen=True, slots=True)
 class AppFile:
-    """A `langgraph.json`: graph names and the `path:attribute` each is found at."""
+    """A `langgraph.json`: graph names, the `path:attribute` each is found at, and the nodes whose text clients see."""
 
     file: Path
     graphs: Mapping[str, str]
+    text_nodes: Mapping[str, frozenset[str]]
 
     def load(self, name: str) -> tuple[object, str]:
         """The object the file names for a graph, and the source text of the module it comes from."""
@@ -53,13 +54,15 @@ def read_app(file: Path) -> AppFile:
         detail = f"{file}: cannot be read as JSON: {error}"
         raise GraphFault(detail) from error
     body: Mapping[str, object] = cast("Mapping[str, object]", content) if isinstance(content, dict) else {}
-    graphs = {name: _place(file, name, value) for name, value in _mapping(file, body.get("graphs")).items()}
+    named = _mapping(file, body.get("graphs"))
+    graphs = {name: _place(file, name, value) for name, value in named.items()}
+    shown = {name: _text_nodes(file, name, value) for name, value in named.items()}
     _environment(file, body.get("env"))
     for dependency in cast("list[object]", body.get("dependencies") or ["."]):
         folder = (file.parent / str(dependency)).resolve()
         if str(dependency).startswith(".") and folder.is_dir() and str(folder) not in sys.path:
             sys.path.insert(0, str(folder))
-    return AppFile(file, graphs)
+    return AppFile(file, graphs, shown)
 
 
 def _mapping(file: Path, value: object) -> Mapping[str, object]:
@@ -75,6 +78,15 @@ def _place(file: Path, name: str, value: object) -> str:
         detail = f"{file}: graphs.{name}: write `path/to/file.py:attribute`, not {value!r}"
         raise GraphFault(detail, graph=name)
     return place
+
+
+def _text_nodes(file: Path, name: str, value: object) -> frozenset[str]:
+    given = cast("Mapping[str, object]", value).get("text_nodes") if isinstance(value, dict) else None
+    nodes = cast("list[object]", given) if isinstance(given, list) else [given] if given is not None else []
+    if not all(isinstance(node, str) for node in nodes):
+        detail = f'{file}: graphs.{name}.text_nodes: write the names of nodes, like ["respond"], not {given!r}'
+        raise GraphFault(detail, graph=name)
+    return frozenset(str(node) for node in nodes)
 
 
 def _environment(file: Path, value: object) -> None:

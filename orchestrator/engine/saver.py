@@ -245,11 +245,17 @@ class BarrierSaver(AsyncPostgresSaver):
             self.mark_committed(batches)
 
     def take_events(self, older_than: float) -> list[StepEvent]:
-        """The noted events, if the first of them has waited for so many seconds; they are the caller's then."""
-        if self.trial or not self.progress.events or self.loop.time() - self.progress.since < older_than:
+        """The noted events, if one is urgent or the first has waited for so many seconds; the caller's from then on."""
+        progress = self.progress
+        due = progress.urgent or self.loop.time() - progress.since >= older_than
+        if self.trial or not progress.events or not due:
             return []
-        noted, self.progress.events = self.progress.events, []
+        noted, progress.events, progress.urgent = progress.events, [], False
         return noted
+
+    def tell(self, kind: str, data: Mapping[str, object]) -> None:
+        """Note what a running node tells."""
+        self.progress.tell(kind, data, self.loop.time())
 
     def give_back(self, noted: Sequence[StepEvent]) -> None:
         """Events that could not be committed after all."""

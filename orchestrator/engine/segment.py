@@ -7,7 +7,7 @@ ended as is returned as a value; only a lost lease and a cancellation leave it b
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from time import monotonic
@@ -30,8 +30,9 @@ from orchestrator.engine.lease import Lease
 from orchestrator.engine.persist import fault_within, until_stored
 from orchestrator.engine.render import to_json
 from orchestrator.engine.saver import BarrierSaver, Batches, merged
-from orchestrator.engine.standing import Progress, Standing
+from orchestrator.engine.standing import MESSAGE, Progress, Standing
 from orchestrator.engine.standing_approvals import Laws
+from orchestrator.engine.streaming import output_of
 from orchestrator.sdk.runtime import current_host
 from orchestrator.store import approvals, checkpoints, events, segments, workflows
 from orchestrator.store.checkpoints import Batch
@@ -86,6 +87,8 @@ class Segment:
 
     def __init__(self, db: Database, lease: Lease, entry: GraphEntry, laws: Laws, owner: str, clock: Clock) -> None:
         self.lease = lease
+        # Called when a node has told something that watchers want to see at once.
+        self.on_news: Callable[[], None] | None = None
         self.control = RunControl()
         self._db = db
         self._entry = entry
@@ -93,6 +96,7 @@ class Segment:
         self._owner = owner
         self._clock = clock
         self._began = monotonic()
+        self._notes = 0
         self._fed = feeding.Fed()
         # One commit of this segment at a time, so that each can tell whether it was stored.
         self._committing = asyncio.Lock()
@@ -104,7 +108,7 @@ class Segment:
             pure=entry.pure,
             stops=entry.stops,
             keep_all=entry.keep_all,
-            fresh=not lease.checkpointed,
+            fresh=not (lease.checkpointed or lease.continues),
         ).with_allowlist(entry.types)
         self._saver.progress.events += self._started()
         self._saver.progress.since = self._saver.loop.time()
@@ -116,7 +120,7 @@ class Segment:
         token = current_host.set(
             SegmentHost(
                 self._db, self.lease.namespace, self.lease.workflow_id, self.lease.epoch, self._clock, self._book,
-                secrets=self._secrets,
+                secrets=self._secrets, note=self._note,
             )
         )  # fmt: skip
         try:
@@ -150,13 +154,27 @@ class Segment:
             feed = Command(resume=dict(planned.resume))
 
     async def _invoke(self, feed: object, interrupt_after: list[str] | None = None) -> GraphOutput[Any]:
-        output: GraphOutput[Any] = await cast("Any", self._entry.graph).ainvoke(
-            feed, self._thread(), durability="sync", version="v2", control=self.control, interrupt_after=interrupt_after
-        )
+        graph = cast("Any", self._entry.graph)
+        how: dict[str, object] = {
+            "durability": "sync", "version": "v2", "control": self.control, "interrupt_after": interrupt_after
+        }  # fmt: skip
+        if shown := self._entry.text_nodes:
+            parts = graph.astream(feed, self._thread(), stream_mode=["values", "messages"], subgraphs=True, **how)
+            return await output_of(parts, shown, self._say)
+        output: GraphOutput[Any] = await graph.ainvoke(feed, self._thread(), **how)
         return output
 
+    def _note(self, kind: str, data: Mapping[str, object]) -> None:
+        self._saver.tell(kind, data)
+        if self.on_news is not None:
+            self.on_news()
+
+    def _say(self, message_id: str, node: str, delta: str, end: bool) -> None:
+        told = {"message_id": message_id, "node": node, "role": "assistant", "delta": delta, "end": end}
+        self._note(MESSAGE, told)
+
     def _thread(self) -> dict[str, object]:
-        saver, thread_id = self._saver, self.lease.workflow_id
+        saver, thread_id = self._saver, self.lease.thread_id
         return {
             "configurable": {
                 "thread_id": thread_id, "__pregel_checkpointer": saver, "__pregel_strict_resume": True,
@@ -168,7 +186,7 @@ class Segment:
     async def _feed(self) -> object:
         if not self.lease.checkpointed:
             return dict(self.lease.input)
-        standing = await self._saver.standing(self.lease.workflow_id)
+        standing = await self._saver.standing(self.lease.thread_id)
         gone = [node for node in standing.next_nodes if not self._entry.has(node)]
         if gone:
             detail = (
@@ -221,7 +239,7 @@ class Segment:
     # How it ended
 
     async def _ended(self, output: GraphOutput[Any]) -> End:
-        standing = await self._saver.standing(self.lease.workflow_id)
+        standing = await self._saver.standing(self.lease.thread_id)
         if standing.next_nodes and (end := await self._stopped()) is not None:
             return end
         return End(
@@ -329,24 +347,27 @@ class Segment:
         self._db.ring(events.EVENTS_CHANNEL, self.lease.workflow_id, patient=True)
 
     async def announce(self) -> None:
-        """Commit the steps noted since the last commit, so that watchers of a long node see it run."""
-        noted = self._saver.take_events(_ANNOUNCE_AFTER)
-        if not noted:
-            return
-        told = [Event(kind, self._actor, data) for kind, data in noted]
-        try:
-            async with self._committing:
-                await tell_once(self._db, self.lease, self._actor, told, self._clock)
-        except KeyturnError:
-            self._saver.give_back(noted)
-            raise
+        """Commit what was noted since the last commit, so that watchers of a long node see it run."""
+        if self._committing.locked():
+            return  # what is noted now comes after what is being committed
+        async with self._committing:
+            noted = self._saver.take_events(_ANNOUNCE_AFTER)
+            if not noted:
+                return
+            self._notes += 1
+            told = [Event(kind, self._actor, data) for kind, data in noted]
+            try:
+                await tell_once(self._db, self.lease, self._notes, told, self._clock)
+            except KeyturnError:
+                self._saver.give_back(noted)
+                raise
         self._ring()
 
     async def _decided_by_policy(self, planned: pause.Pause) -> None:
         """Everything was decided automatically: the decisions are durable before the graph goes on in this lease."""
         batches, progress, delivered = await self._taken()
         parts = self._parts(
-            merged(batches, self.lease.workflow_id), progress, delivered, node=planned.rows[0]["node"],
+            merged(batches, self.lease.thread_id), progress, delivered, node=planned.rows[0]["node"],
             approvals=planned.rows, more=planned.events, risk=planned.level.value,
         )  # fmt: skip
         await self._stored(parts)
@@ -360,7 +381,7 @@ class Segment:
         batches, progress = self._saver.take()
         # What the graph still asks tells only where no superstep has ended with what it was given.
         unsure = bool(self._fed.approval_ids) and not progress.advanced
-        standing = await self._saver.standing(self.lease.workflow_id) if unsure else Standing()
+        standing = await self._saver.standing(self.lease.thread_id) if unsure else Standing()
         return batches, progress, self._fed.consumed(standing, advanced=progress.advanced)
 
     async def _finish(self, end: End) -> Status:
@@ -371,7 +392,7 @@ class Segment:
         except Exception as error:  # noqa: BLE001 a checkpoint that cannot be read fails its workflow, and only that
             return await self._finish_without_state(end if end.status is Status.FAILED else self._failed(error))
         parts = self._parts(
-            merged(batches, self.lease.workflow_id), progress, delivered, node=end.node(progress),
+            merged(batches, self.lease.thread_id), progress, delivered, node=end.node(progress),
             approvals=end.rows, more=end.events, risk=end.risk, release=end.release(),
         )  # fmt: skip
         parts = replace(parts, ended=end.ended, ended_as=end.ended_as, notices=end.notices)
@@ -433,7 +454,7 @@ class Segment:
             if tried:
                 async with self._db.transaction() as conn:
                     await workflows.hold(conn, self.lease.workflow_id, self.lease.epoch)
-                    if await checkpoints.contains(conn, self.lease.workflow_id, parts.batch):
+                    if await checkpoints.contains(conn, self.lease.thread_id, parts.batch):
                         return
             tried = True
             await self._commit(parts)

@@ -15,6 +15,9 @@ START = "__start__"
 TASKS = "__pregel_tasks"
 _BRANCH, _JOIN = "branch:to:", "join:"
 
+# What a running node tells: how far it is, and what it says.
+PROGRESS, MESSAGE = "progress", "message"
+
 StepEvent = tuple[str, dict[str, object]]
 
 
@@ -30,12 +33,31 @@ class Progress:
     completed: frozenset[str] = frozenset()
     # When the first of the events was noted, on the loop's clock.
     since: float = 0.0
+    # One of them is to be seen at once.
+    urgent: bool = False
 
     def note(self, kind: str, node: str, now: float) -> None:
         """Add a step event."""
+        self._add(kind, {"node": node}, now)
+
+    def tell(self, kind: str, data: Mapping[str, object], now: float) -> None:
+        """Add what a running node tells. Of its progress only the newest counts; a message goes on where it stopped."""
+        self.urgent = True
+        if kind == PROGRESS:
+            told = [one for one in self.events if one[0] == PROGRESS and one[1].get("node") == data.get("node")]
+            for one in told:
+                self.events.remove(one)
+        elif kind == MESSAGE and self.events:
+            last, before = self.events[-1]
+            if last == MESSAGE and before["message_id"] == data["message_id"] and not before["end"]:
+                before |= {"delta": f"{before['delta']}{data['delta']}", "end": data["end"]}
+                return
+        self._add(kind, dict(data), now)
+
+    def _add(self, kind: str, data: dict[str, object], now: float) -> None:
         if not self.events:
             self.since = now
-        self.events.append((kind, {"node": node}))
+        self.events.append((kind, data))
 
     def followed_by(self, later: Progress) -> Progress:
         """Both as one, when the commit of the first did not happen."""
@@ -45,6 +67,7 @@ class Progress:
             self.advanced or later.advanced,
             self.completed | later.completed,
             self.since or later.since,
+            self.urgent or later.urgent,
         )
 
 

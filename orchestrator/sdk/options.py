@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -21,6 +21,9 @@ class GraphOptions:
     version: str | None = None
     history: Literal["latest", "full"] = "latest"
     max_running: int | None = None
+    text_nodes: frozenset[str] = frozenset()
+    capture: bool = False
+    plan: Mapping[str, object] | None = None
 
 
 def options(
@@ -30,12 +33,18 @@ def options(
     version: str | None = None,
     history: Literal["latest", "full"] = "latest",
     max_running: int | None = None,
+    text_nodes: Collection[str] = (),
+    capture: bool = False,
+    plan: Mapping[str, object] | None = None,
 ) -> G:
     """Attach settings to a compiled graph and return it.
 
     `input_schema` is a JSON Schema that a submitted input must match (default: the graph's own). `version` names this
     version of the graph (default: a digest of its shape and code). `history="full"` keeps every checkpoint.
     `max_running` is how many workflows of the graph may run at once over all workers (default: no limit).
+    `text_nodes` names the nodes whose messages clients see as they are written (default: none). Workflows of a graph
+    with `capture` show in the inbox. `plan` tells the steps of a long task, their titles and weights; `steps` sets it.
     """
-    object.__setattr__(graph, ATTRIBUTE, GraphOptions(input_schema, version, history, max_running))
+    chosen = GraphOptions(input_schema, version, history, max_running, frozenset(text_nodes), capture, plan)
+    object.__setattr__(graph, ATTRIBUTE, chosen)
     return graph

@@ -62,6 +62,10 @@ class Host(Protocol):
         """The workflow this node runs for."""
         ...
 
+    def note(self, kind: str, data: Mapping[str, object]) -> None:
+        """Note an event of the running workflow; watchers see it within a tenth of a second. Any thread may call."""
+        ...
+
     async def begin_effect(self, key: str, visit: Visit, name: str, binding: Binding | None) -> EffectEntry:
         """Record that the effect is about to run, or say what is already known of it."""
         ...

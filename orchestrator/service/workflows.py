@@ -20,7 +20,7 @@ from orchestrator.service.context import Caller, Context
 from orchestrator.service.health import WORKER_SEEN_SECONDS
 from orchestrator.service.refusals import audited, unknown
 from orchestrator.service.settling import settle
-from orchestrator.store import approvals, events, fleet, workflows
+from orchestrator.store import approvals, events, fleet, threads, workflows
 from orchestrator.store.db import Connection, Params
 from orchestrator.store.events import CANCEL_CHANNEL, EVENTS_CHANNEL, READY_CHANNEL, Event
 from orchestrator.store.workflows import NewWorkflow
@@ -49,25 +49,35 @@ def new_id(prefix: str) -> str:
 
 async def submit(ctx: Context, caller: Caller, request: SubmitRequest, idempotency_key: str | None = None) -> Submitted:
     """Accept a workflow: durable when this returns. NotFound for an unknown graph, InvalidInput for a wrong input."""
-    caller.need("submit")
-    workflow_id = new_id("wf")
-    offer = await ctx.offers.newest(ctx.db, request.graph)
-    if offer is None:
-        raise await _no_graph(ctx, request.graph)
-    _check_input(offer, request)
+    new = await prepared(ctx, caller, request)
+    workflow_id = cast("str", new.row["workflow_id"])
     keyed = idempotency.keyed(ctx, caller, idempotency_key, "submit", request)
-    new = _new(ctx, caller, request, offer, workflow_id)
     if keyed is None:
         await ctx.db.together(workflows.insert, new)
     else:
         async with ctx.db.pipeline() as conn:
             if (earlier := await keyed.keep(conn, workflow_id)) is not None:
-                row = await workflows.get(conn, caller.namespace, earlier)
-                return Submitted(workflow_id=earlier, status=row["status"] if row else "deleted", replayed=True)
+                return await replayed(conn, caller, earlier)
             await workflows.insert(conn, [new])
     ctx.db.ring(READY_CHANNEL, caller.namespace)
     ctx.db.ring(EVENTS_CHANNEL, workflow_id, patient=True)
     return Submitted(workflow_id=workflow_id, status=Status.READY.value)
+
+
+async def prepared(ctx: Context, caller: Caller, request: SubmitRequest) -> NewWorkflow:
+    """The row to insert for a request. NotFound for an unknown graph, InvalidInput for a wrong input."""
+    caller.need("submit")
+    offer = await ctx.offers.newest(ctx.db, request.graph)
+    if offer is None:
+        raise await _no_graph(ctx, request.graph)
+    _check_input(offer, request)
+    return _new(ctx, caller, request, offer, new_id("wf"))
+
+
+async def replayed(conn: Connection, caller: Caller, workflow_id: str) -> Submitted:
+    """What the same request, sent before, has led to."""
+    row = await workflows.get(conn, caller.namespace, workflow_id)
+    return Submitted(workflow_id=workflow_id, status=row["status"] if row else "deleted", replayed=True)
 
 
 def _new(ctx: Context, caller: Caller, request: SubmitRequest, offer: Params, workflow_id: str) -> NewWorkflow:
@@ -81,6 +91,7 @@ def _new(ctx: Context, caller: Caller, request: SubmitRequest, offer: Params, wo
     row = {
         **request.model_dump(), "title": title, "workflow_id": workflow_id, "namespace": caller.namespace,
         "now": ctx.clock(), "graph_version": offer["version"], "requester": caller.person,
+        "capture": bool(offer["traits"].get("capture")),
     }  # fmt: skip
     return NewWorkflow(row, Event("workflow-submitted", caller.person, told))
 
@@ -254,6 +265,9 @@ async def retry(ctx: Context, caller: Caller, workflow_id: str) -> Changed:
     async with audited(ctx, caller, workflow_id, wanted="retry"):
         caller.need("submit")
         async with ctx.db.transaction() as conn:
+            seen = await _row(conn, caller, workflow_id)
+            if seen["thread_key"]:
+                await threads.lock(conn, caller.namespace, seen["thread_key"])
             row = await workflows.lock(conn, caller.namespace, workflow_id, now)
             if row is None:
                 raise unknown(workflow_id)
@@ -266,6 +280,7 @@ async def retry(ctx: Context, caller: Caller, workflow_id: str) -> Changed:
                 raise AlreadyExecuted(detail, status=row["status"])
             if row["status"] != Status.FAILED:
                 raise _conflict(row, "retried", ["failed"])
+            await _check_newest(conn, row)
             await workflows.move(
                 conn, {"workflow": workflow_id, "status": "ready", "reason": None, "finished": False, "now": now}
             )
@@ -274,6 +289,14 @@ async def retry(ctx: Context, caller: Caller, workflow_id: str) -> Changed:
     ctx.db.ring(READY_CHANNEL, caller.namespace)
     ctx.db.ring(EVENTS_CHANNEL, workflow_id, patient=True)
     return Changed(workflow_id=workflow_id, status="ready")
+
+
+async def _check_newest(conn: Connection, row: Params) -> None:
+    """A thread has gone on from where its earlier runs ended."""
+    last = await threads.newest_run(conn, row["thread_key"]) if row["thread_key"] else None
+    if last is not None and last["workflow_id"] != row["workflow_id"]:
+        detail = f"the thread has gone on with workflow {last['workflow_id']}; only its newest run can be retried"
+        raise TransitionConflict(detail, status=row["status"], newest=last["workflow_id"])
 
 
 def _conflict(row: Params, what: str, allowed: list[str]) -> TransitionConflict:

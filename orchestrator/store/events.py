@@ -107,17 +107,3 @@ async def finished_nodes(conn: Connection, namespace: str, workflow_id: str) -> 
     """The names of nodes that have finished at least once."""
     found = await conn.execute(FINISHED_NODES, {"namespace": namespace, "workflow": workflow_id})
     return {row["node"] for row in await found.fetchall()}
-
-
-# Whether an actor has appended anything behind an event.
-NOTED_SINCE = """
-SELECT EXISTS (SELECT 1 FROM keyturn.events
-                WHERE workflow_id = %(workflow)s AND seq > %(after)s AND actor = %(actor)s) AS noted
-"""
-
-
-async def noted_since(conn: Connection, workflow_id: str, actor: str, after: int) -> bool:
-    """Whether `actor` has appended events with a number above `after`."""
-    found = await conn.execute(NOTED_SINCE, {"workflow": workflow_id, "after": after, "actor": actor})
-    row = await found.fetchone()
-    return bool(row and row["noted"])

@@ -10,11 +10,11 @@ from orchestrator.store.db import Connection, Params
 
 # Offer a graph at a version; the newest offer is what new workflows are pinned to.
 OFFER = """
-INSERT INTO keyturn.graphs (graph, version, input_schema, topology, max_running, offered_at)
-VALUES (%(graph)s, %(version)s, %(input_schema)s, %(topology)s, %(max_running)s, clock_timestamp())
+INSERT INTO keyturn.graphs (graph, version, input_schema, topology, max_running, traits, offered_at)
+VALUES (%(graph)s, %(version)s, %(input_schema)s, %(topology)s, %(max_running)s, %(traits)s, clock_timestamp())
 ON CONFLICT (graph, version) DO UPDATE
    SET input_schema = EXCLUDED.input_schema, topology = EXCLUDED.topology, max_running = EXCLUDED.max_running,
-       offered_at = EXCLUDED.offered_at
+       traits = EXCLUDED.traits, offered_at = EXCLUDED.offered_at
 """
 
 # The newest offer of a graph.
@@ -39,8 +39,8 @@ LIVE = "SELECT worker_id, host, pid, capacity, graphs, seen_at FROM keyturn.work
 
 
 async def offer(conn: Connection, row: Params) -> None:
-    """Offer a graph; `input_schema` and `topology` are JSON values."""
-    await conn.execute(OFFER, {**row, "input_schema": Json(row["input_schema"]), "topology": Json(row["topology"])})
+    """Offer a graph; `input_schema`, `topology` and `traits` are JSON values."""
+    await conn.execute(OFFER, {**row, **{name: Json(row[name]) for name in ("input_schema", "topology", "traits")}})
 
 
 async def newest(conn: Connection, graph: str) -> Params | None:

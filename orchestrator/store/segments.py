@@ -90,6 +90,40 @@ async def commit(conn: Connection, commits: Sequence[Commit], *, wait: bool) -> 
     return [row["held"] or None for row in await found.fetchall()]
 
 
+# What running nodes tell between commits; each by itself proves its lease, and is written once.
+NOTE = """
+SELECT keyturn.note_events(one.workflow, one.epoch, one.number, one.now, told.types, told.actors, told.bodies,
+                           %(wait)s) AS held
+  FROM unnest(%(workflows)s::text[], %(epochs)s::bigint[], %(numbers)s::bigint[], %(nows)s::timestamptz[],
+              %(events)b::text[]) AS one (workflow, epoch, number, now, events)
+ CROSS JOIN LATERAL json_to_record(one.events::json) AS told (types text[], actors text[], bodies text[])
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Events of a workflow held at `epoch`; `number` is higher than that of any note before."""
+
+    workflow_id: str
+    epoch: int
+    number: int
+    events: Sequence[Event]
+    now: datetime | None
+
+
+async def note(conn: Connection, notes: Sequence[Note], *, wait: bool) -> list[bool | None]:
+    """Append each whose lease is held: True where it was, or stood there already. As `commit` in all else."""
+    found = await conn.execute(
+        NOTE,
+        {
+            "workflows": [one.workflow_id for one in notes], "epochs": [one.epoch for one in notes],
+            "numbers": [one.number for one in notes], "nows": [one.now for one in notes],
+            "events": [as_parts(events.columns(one.events)) for one in notes], "wait": wait,
+        },
+    )  # fmt: skip
+    return [row["held"] or None for row in await found.fetchall()]
+
+
 def _written(parts: Parts, contents: list[bytes | None]) -> Params:
     return {
         **checkpoints.columns(parts.batch, contents), "delivered": parts.delivered or None, "executed": parts.executed,

@@ -23,16 +23,19 @@ WITH asked AS MATERIALIZED (
       FROM json_to_recordset(%(rows)s::json) AS given (
            now timestamptz, workflow_id text, namespace text, graph text, graph_version text, title text, case_id text,
            mode text, input json, requester text, on_behalf_of text, launched_by text, priority smallint,
-           deadline double precision, type text, actor text, body text)
+           deadline double precision, thread_key text, continues boolean, capture boolean, type text, actor text,
+           body text)
      CROSS JOIN LATERAL (SELECT given.*, coalesce(given.now, now()) AS at) AS r
 ), first AS (
     INSERT INTO keyturn.events (workflow_id, seq, namespace, at, type, actor, body, hash)
     SELECT workflow_id, 1, namespace, at, type, actor, body::json, hash FROM asked
 )
 INSERT INTO keyturn.workflows (workflow_id, namespace, graph, graph_version, title, case_id, mode, status, input,
-    requester, on_behalf_of, launched_by, priority, created_at, updated_at, run_at, deadline_at, last_seq, last_hash)
+    requester, on_behalf_of, launched_by, priority, created_at, updated_at, run_at, deadline_at, thread_key, continues,
+    capture, last_seq, last_hash)
 SELECT workflow_id, namespace, graph, graph_version, title, case_id, mode, 'ready', input, requester, on_behalf_of,
-    launched_by, priority, at, at, at, at + make_interval(secs => deadline), 1, hash
+    launched_by, priority, at, at, at, at + make_interval(secs => deadline), thread_key,
+    coalesce(continues, false), coalesce(capture, false), 1, hash
   FROM asked
 """
 
@@ -80,8 +83,8 @@ UPDATE keyturn.workflows w
   FROM chosen, clock
  WHERE w.workflow_id = chosen.workflow_id AND (w.epoch, w.last_seq) = (chosen.epoch, chosen.last_seq)
 RETURNING w.workflow_id, w.namespace, w.graph, w.graph_version, w.epoch, w.attempts, w.input, w.checkpointed, w.mode,
-    w.title, w.case_id, w.requester, w.on_behalf_of, w.launched_by, chosen.owner AS taken_from,
-    clock.now AS claimed_at,
+    w.thread_key, w.continues, w.title, w.case_id, w.requester, w.on_behalf_of, w.launched_by,
+    chosen.owner AS taken_from, clock.now AS claimed_at,
     (SELECT json_build_array(n.policy_version, n.people_version) FROM keyturn.namespaces n
       WHERE n.namespace = w.namespace) AS known,
     ARRAY(SELECT role FROM keyturn.role_bindings r WHERE r.namespace = w.namespace AND r.person = w.requester) AS roles,
