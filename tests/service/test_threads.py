@@ -101,7 +101,7 @@ async def test_retrying_the_last_run_while_another_begins_leaves_one_of_them(tal
 
 async def test_a_finished_workflow_is_a_thread_that_can_go_on(talking: Keyturn) -> None:
     async with talking.working():
-        alone = await talking.submit("remembering", input=said("hello"))
+        alone = await talking.submit("remembering", **said("hello"))
         await talking.until(alone, "completed")
         found = await threads.find(talking.ctx, talking.me, alone)
         assert (found.kind, found.busy) == ("workflow", False)
@@ -124,7 +124,7 @@ async def test_a_thread_is_its_namespaces_and_its_id_is_taken_once(talking: Keyt
 
 async def test_the_text_of_declared_nodes_is_told_and_that_of_a_router_is_not(talking: Keyturn) -> None:
     async with talking.working():
-        workflow = await talking.submit("speaking", input=said("go"))
+        workflow = await talking.submit("speaking", **said("go"))
         await talking.until(workflow, "completed")
     page = await workflows.events_page(talking.ctx, talking.me, workflow, 0, 1000)
     told = [event.data for event in page.events if event.type == "message"]
@@ -136,7 +136,7 @@ async def test_the_text_of_declared_nodes_is_told_and_that_of_a_router_is_not(ta
 
 async def test_a_message_that_no_model_streamed_is_told_whole(talking: Keyturn) -> None:
     async with talking.working():
-        workflow = await talking.submit("remembering", input=said("hello"))
+        workflow = await talking.submit("remembering", **said("hello"))
         await talking.until(workflow, "completed")
     page = await workflows.events_page(talking.ctx, talking.me, workflow, 0, 1000)
     told = [event.data for event in page.events if event.type == "message"]
