@@ -97,7 +97,8 @@ class Catalog:
             detail = f"graph {name} of {self._app.file} cannot be built: {type(error).__name__}: {error}"
             raise GraphFault(detail, graph=name) from error
         told = cast("GraphOptions", chosen)
-        return _entry(name, graph, governed, replace(told, text_nodes=self._shown(name, graph, told)), source)
+        told = replace(told, text_nodes=self._shown(name, graph, told), ag_ui=self._app.ag_ui[name] or told.ag_ui)
+        return _entry(name, graph, governed, told, source)
 
     def _shown(self, name: str, graph: AnyGraph, told: GraphOptions) -> frozenset[str]:
         """The nodes whose text clients see. GraphFault where the graph has no such node."""
@@ -150,18 +151,28 @@ def _entry(name: str, graph: AnyGraph, governed: AnyGraph, chosen: GraphOptions,
         keep_all=chosen.history == "full",
         max_running=chosen.max_running,
         text_nodes=chosen.text_nodes,
-        traits=_traits(chosen),
+        traits=_traits(graph, chosen),
     )
 
 
-def _traits(chosen: GraphOptions) -> dict[str, object]:
+def _traits(graph: AnyGraph, chosen: GraphOptions) -> dict[str, object]:
     """What the API knows of a graph beyond its shape; what is not so is not there."""
     told = {
         "text_nodes": sorted(chosen.text_nodes),
         "capture": chosen.capture,
         "plan": None if chosen.plan is None else dict(chosen.plan),
+        "ag_ui": None if chosen.ag_ui == "1.0" else chosen.ag_ui,
+        "fields": _fields(graph),
     }
     return {name: value for name, value in told.items() if value}
+
+
+def _fields(graph: AnyGraph) -> list[str]:
+    """The fields of the graph's input, also where `_input_schema` lists none."""
+    try:
+        return sorted(graph.get_input_jsonschema().get("properties") or ())
+    except Exception:  # noqa: BLE001 as below
+        return []
 
 
 def _names(nodes: str | Sequence[str]) -> frozenset[str]:

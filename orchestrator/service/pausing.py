@@ -6,14 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+from orchestrator.core.errors import AlreadyResolved, Refusal
 from orchestrator.core.model import Status
-from orchestrator.service import interrupts, views
+from orchestrator.service import interrupts, resuming, views
 from orchestrator.service.context import Caller, Context
 from orchestrator.service.interrupts import Asked
 from orchestrator.service.refusals import unknown
+from orchestrator.service.resuming import Entry
 from orchestrator.service.settling import settle
 from orchestrator.store import approvals, events, workflows
-from orchestrator.wire import ApprovalRecord
+from orchestrator.wire import ApprovalRecord, Decided
 
 Json = Mapping[str, object]
 
@@ -81,6 +83,39 @@ async def _read(ctx: Context, caller: Caller, workflow_id: str) -> tuple[Pause, 
         str(last["resolved_by"]) if last else None, [shown(one) for one in interrupts.grouped(asked) if one.pending],
     )  # fmt: skip
     return pause, any(one["behind"] for one in asked)
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What became of the answers of one client: those that were taken, and why the others were not."""
+
+    decided: Sequence[Decided] = ()
+    refused: Sequence[tuple[Entry, Refusal]] = ()
+
+
+async def answer_each(ctx: Context, caller: Caller, workflow_id: str, entries: Sequence[Entry]) -> Answered:
+    """Decide as the entries say, and where one of them is refused, as the others do. NotFound, Forbidden."""
+    caller.need("decide")
+    try:
+        return Answered(await resuming.resume(ctx, caller, workflow_id, entries))
+    except Refusal as refusal:
+        if len(entries) == 1:
+            return Answered(refused=[(entries[0], refusal)])
+        applied = set(cast("Sequence[str]", refusal.facts.get("applied") or ()))
+    decided: list[Decided] = []
+    refused: list[tuple[Entry, Refusal]] = []
+    for entry in entries:
+        if decided and Status(decided[-1].status).finished:
+            # What ended the workflow ended its other requests with it.
+            break
+        try:
+            decided += await resuming.resume(ctx, caller, workflow_id, [entry])
+        except AlreadyResolved as refusal:
+            if refusal.facts.get("approval_id") not in applied:
+                refused.append((entry, refusal))
+        except Refusal as refusal:
+            refused.append((entry, refusal))
+    return Answered(decided, refused)
 
 
 async def told_messages(ctx: Context, caller: Caller, thread_key: str) -> set[str]:

@@ -68,11 +68,17 @@ async def submit(ctx: Context, caller: Caller, request: SubmitRequest, idempoten
 async def prepared(ctx: Context, caller: Caller, request: SubmitRequest) -> NewWorkflow:
     """The row to insert for a request. NotFound for an unknown graph, InvalidInput for a wrong input."""
     caller.need("submit")
-    offer = await ctx.offers.newest(ctx.db, request.graph)
-    if offer is None:
-        raise await _no_graph(ctx, request.graph)
+    offer = await offered(ctx, request.graph)
     _check_input(offer, request)
     return _new(ctx, caller, request, offer, new_id("wf"))
+
+
+async def offered(ctx: Context, graph: str) -> Params:
+    """What workers offer under the name of a graph. NotFound."""
+    offer = await ctx.offers.newest(ctx.db, graph)
+    if offer is None:
+        raise await _no_graph(ctx, graph)
+    return offer
 
 
 async def replayed(conn: Connection, caller: Caller, workflow_id: str) -> Submitted:

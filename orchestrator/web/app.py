@@ -35,6 +35,7 @@ from orchestrator.web import (
     waiting,
     workflows,
 )
+from orchestrator.web.agui import routes as agui
 from orchestrator.web.auth import authenticated
 from orchestrator.web.counting import Counting
 from orchestrator.web.hub import Hub
@@ -96,6 +97,7 @@ def create_app(settings: Settings, *, context: Context | None = None, clock: Clo
         delegations.router,
         policies.router,
         audit.router,
+        agui.router,
     ):
         app.include_router(router, dependencies=[Depends(authenticated)])
     install_problems(app)
