@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import cached_property
 from time import monotonic
 from typing import Any, cast
 
@@ -18,6 +19,7 @@ from langgraph.runtime import RunControl
 from langgraph.types import Command, GraphOutput
 
 from orchestrator.core.asking import Law
+from orchestrator.core.canonical import Hiding, redact
 from orchestrator.core.errors import Frozen, GraphChanged, KeyturnError, LeaseLost, Unavailable
 from orchestrator.core.model import Status
 from orchestrator.core.policy_file import PolicyBook
@@ -32,7 +34,7 @@ from orchestrator.engine.render import to_json
 from orchestrator.engine.saver import BarrierSaver, Batches, merged
 from orchestrator.engine.standing import MESSAGE, Progress, Standing
 from orchestrator.engine.standing_approvals import Laws
-from orchestrator.engine.streaming import output_of
+from orchestrator.engine.streaming import Veil, output_of
 from orchestrator.sdk.runtime import current_host
 from orchestrator.store import approvals, checkpoints, events, segments, workflows
 from orchestrator.store.checkpoints import Batch
@@ -123,12 +125,13 @@ class Segment:
         }  # fmt: skip
         if shown := self._entry.text_nodes:
             parts = graph.astream(feed, self._thread(), stream_mode=["values", "messages"], subgraphs=True, **how)
-            return await output_of(parts, shown, self._say)
+            return await output_of(parts, shown, Veil(self._hiding, self._say))
         output: GraphOutput[Any] = await graph.ainvoke(feed, self._thread(), **how)
         return output
 
     def _note(self, kind: str, data: Mapping[str, object]) -> None:
-        self._saver.tell(kind, data)
+        told = {name: self._hiding(value) if isinstance(value, str) else value for name, value in data.items()}
+        self._saver.tell(kind, told)
         if self.on_news is not None:
             self.on_news()
 
@@ -227,6 +230,10 @@ class Segment:
     def _secrets(self) -> list[object]:
         """What holds the secrets that the graph was given: its input and what was approved."""
         return [self.lease.input, *(one.settled.action for one in self.lease.decided)]
+
+    @cached_property
+    def _hiding(self) -> Hiding:
+        return redact.hiding(self._secrets)
 
     @property
     def _actor(self) -> str:
