@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Final, cast
 
@@ -16,11 +17,11 @@ from ag_ui.core import (
     RunFinishedSuccessOutcome,
     StateSnapshotEvent,
 )
-from ag_ui.core.types import Message
+from ag_ui.core.types import Interrupt, Message
 
 from orchestrator.core.errors import KeyturnError
 from orchestrator.core.model import ApprovalState, Kind, Status
-from orchestrator.service.pausing import Pause
+from orchestrator.service.pausing import Interrupted, Pause
 from orchestrator.web.agui.interrupts import interrupt_of, prompt_of
 from orchestrator.web.agui.translating import Translator
 
@@ -81,8 +82,15 @@ def _asking(run: Translator, pause: Pause, known: frozenset[str], *, legacy: boo
     told.append(CustomEvent(name="HITL_REQUIRED", value={"threadId": run.thread_id}))
     found = [interrupt_of(asked) for asked in pause.waiting]
     for asked, interrupt in zip(pause.waiting, found, strict=True):
-        about = {"id": asked.id, "value": asked.payload, "message": interrupt.message}
-        told.append(CustomEvent(name="on_interrupt", value=about))
+        told.append(_on_interrupt(asked, interrupt))
     finished = RunFinishedEvent(thread_id=run.thread_id, run_id=run.run_id)
     finished.outcome = None if legacy else RunFinishedInterruptOutcome(interrupts=found)
     return [*told, finished]
+
+
+def _on_interrupt(asked: Interrupted, interrupt: Interrupt) -> BaseEvent:
+    """What clients from before 1.0 listen for: the payload, as text; its name is beside it."""
+    value = asked.payload if isinstance(asked.payload, str) else json.dumps(asked.payload, ensure_ascii=False)
+    return CustomEvent(
+        name="on_interrupt", value=value, metadata={"interruptId": asked.id, "message": interrupt.message}
+    )
