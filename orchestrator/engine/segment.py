@@ -121,7 +121,8 @@ class Segment:
     async def _invoke(self, feed: object, interrupt_after: list[str] | None = None) -> GraphOutput[Any]:
         graph = cast("Any", self._entry.graph)
         how: dict[str, object] = {
-            "durability": "sync", "version": "v2", "control": self.control, "interrupt_after": interrupt_after
+            "durability": "sync", "version": "v2", "control": self.control, "interrupt_after": interrupt_after,
+            "output_keys": graph.output_channels,
         }  # fmt: skip
         if shown := self._entry.text_nodes:
             parts = graph.astream(feed, self._thread(), stream_mode=["values", "messages"], subgraphs=True, **how)

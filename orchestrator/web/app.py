@@ -29,6 +29,7 @@ from orchestrator.web import (
     audit,
     delegations,
     health,
+    inbox,
     links,
     policies,
     stream,
@@ -98,6 +99,7 @@ def create_app(settings: Settings, *, context: Context | None = None, clock: Clo
         policies.router,
         audit.router,
         agui.router,
+        inbox.router,
     ):
         app.include_router(router, dependencies=[Depends(authenticated)])
     install_problems(app)
