@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.conftest import REPOSITORY
 from tests.harness import APPS, running
 from tests.web.agui import body, cancelled, check, parsed, read, resolved, respond, run, said
 from tests.web.edge import Edge, served
@@ -164,6 +165,33 @@ async def test_d2_a_question_streams_its_text_then_asks_for_a_person_then_ends_i
     ]  # fmt: skip
     names = [event["name"] for event in found.of("CUSTOM")]
     assert names == ["HITL_REQUIRED", "on_interrupt"]
+
+
+async def test_d2_the_classifier_asks_one_question_and_the_answer_files_the_note(database_url: str) -> None:
+    async with AsyncExitStack() as on:
+        keyturn = await on.enter_async_context(running(database_url, app=REPOSITORY / "graphs" / "langgraph.json"))
+        edge = await on.enter_async_context(served(keyturn))
+        rita = await on.enter_async_context(edge.http(await edge.key("rita")))
+        await on.enter_async_context(keyturn.working())
+        asked = await run(rita, "triage", body("t1", said("Think about the kitchen")))
+        (question,) = asked.texts.values()
+        assert "?" in question
+        assert asked.state["confidence"] < 0.6
+        assert asked.interrupts[0]["message"] == question
+        assert asked.messages == [("user", "Think about the kitchen"), ("assistant", question)]
+        assert [event["name"] for event in asked.of("CUSTOM")] == ["HITL_REQUIRED", "on_interrupt"]
+        assert asked.types.index("TEXT_MESSAGE_END") < asked.types.index("CUSTOM")
+        assert asked.steps == ["take", "classify", "clarify", "listen"]
+        filed = await respond(rita, "t1", "Ideas")
+        assert filed.last["result"]["category"] == "Ideas"
+        assert filed.last["result"]["confidence"] == 0.85
+        assert [text.partition(":")[0] for text in filed.texts.values()] == ["Filed under Ideas"]
+        # The next note of the same conversation, of which nothing is unclear.
+        bill = {"id": "m9", "role": "user", "content": "Pay the electricity bill by Friday"}
+        sent = [*filed.of("MESSAGES_SNAPSHOT")[0]["messages"], bill]
+        sure = await run(rita, "triage", body("t1", sent, "r3", state=filed.state))
+        assert sure.last["result"]["category"] == "Admin"
+        assert len(sure.messages) == 6
 
 
 async def test_d2_a_run_without_an_answer_drops_nothing_and_is_asked_again(rita: httpx.AsyncClient) -> None:

@@ -100,7 +100,10 @@ def _answer(question: Mapping[str, object]) -> Json:
     given = question.get("schema")
     schema: Json = dict(cast("Mapping[str, object]", given)) if isinstance(given, Mapping) else {}
     options = question.get("options")
-    return {**schema, "enum": options} if options is not None else schema
+    if options is None:
+        return schema
+    # Beside a schema the options are only what is offered.
+    return {"anyOf": [{"enum": options}, schema]} if schema else {"enum": options}
 
 
 def _shaped(properties: Json, required: Sequence[str]) -> Json:
