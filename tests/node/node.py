@@ -60,9 +60,16 @@ async def run_script(name: str, env: dict[str, str], *, seconds: float = 60.0) -
 
     The server that a script speaks to may run in this process: nothing here blocks.
     """
+    lines = (await printed(["node", str(FOLDER / name)], env, seconds=seconds)).splitlines()
+    assert lines, f"{name} printed nothing"
+    return json.loads(lines[-1])
+
+
+async def printed(command: list[str], env: dict[str, str], *, seconds: float = 60.0) -> str:
+    """What a command printed that was run beside the clients, so that a module finds them; it must succeed."""
     process = await asyncio.create_subprocess_exec(
-        "node",
-        str(FOLDER / name),
+        *command,
+        cwd=FOLDER,
         env={**os.environ, **env},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -75,7 +82,6 @@ async def run_script(name: str, env: dict[str, str], *, seconds: float = 60.0) -
             process.kill()
         await process.wait()
         raise
-    assert process.returncode == 0, f"{name} ended with {process.returncode}:\n{stderr.decode()}\n{stdout.decode()}"
-    lines = stdout.decode().splitlines()
-    assert lines, f"{name} printed nothing:\n{stderr.decode()}"
-    return json.loads(lines[-1])
+    failed = f"{command[:2]} ended with {process.returncode}:\n{stderr.decode()}\n{stdout.decode()}"
+    assert process.returncode == 0, failed
+    return stdout.decode()

@@ -42,6 +42,7 @@ from orchestrator.web import (
     waiting,
     workflows,
 )
+from orchestrator.web.agui import routes as agui
 from orchestrator.web.problems import STATUS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -278,7 +279,9 @@ def test_every_variable_named_is_read_somewhere(page: Path) -> None:
 
 
 def test_the_table_of_routes_is_complete() -> None:
-    modules = (admin, approvals, audit, delegations, health, inbox, links, policies, stream, waiting, workflows)
+    modules = (
+        admin, agui, approvals, audit, delegations, health, inbox, links, policies, stream, waiting, workflows,
+    )  # fmt: skip
     routers = [module.router for module in modules]
     routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
     # Where GET is served, HEAD goes without saying.

@@ -55,6 +55,9 @@ ROUTES: list[tuple[str, str, str, dict[str, Any] | None]] = [
     ("GET", "/audit/export", "audit", None),
     ("GET", "/audit/anchor", "audit", None),
     ("GET", "/workflows/{workflow_id}/wait", "read", None),
+    # To begin or to answer needs more, once it is known what there is; see the tests of row D7.
+    ("POST", "/ag-ui/{graph}", "read", {"threadId": "none", "runId": "r", "messages": []}),
+    ("POST", "/ag-ui/respond", "read", {"thread_id": "none", "response": 1}),
     ("POST", "/inbox", "submit", {"text": "Buy milk"}),
     ("GET", "/inbox", "read", None),
     ("GET", "/inbox/{workflow_id}", "read", None),
@@ -79,6 +82,7 @@ def _filled(path: str, **ids: str) -> str:
             "key_id": "0" * 16,
             "version": "1",
             "delegation_id": "dg-none",
+            "graph": "none",
             **ids,
         }
     )
