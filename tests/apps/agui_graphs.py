@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from typing import Annotated, Any, NotRequired
 
-from langchain_core.language_models import GenericFakeChatModel
+from langchain_core.language_models import FakeListChatModel, GenericFakeChatModel
 from langchain_core.messages import AIMessage
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.types import interrupt
@@ -51,6 +51,22 @@ def _chat() -> Any:
 chat = options(_chat(), text_nodes=["reply"])
 # The same without a word on who speaks, as somebody wrote it who knows nothing of Keyturn.
 plain_chat = _chat()
+
+
+async def speak_slowly(state: MessagesState) -> dict[str, Any]:
+    model = FakeListChatModel(responses=["word by word"], sleep=0.1)
+    return {"messages": [await model.ainvoke(state["messages"])]}
+
+
+def _slow() -> Any:
+    builder = StateGraph(MessagesState)
+    builder.add_node("speak", speak_slowly)
+    builder.add_edge(START, "speak")
+    builder.add_edge("speak", END)
+    return builder.compile()
+
+
+slow = options(_slow(), text_nodes=["speak"])
 
 
 # A classifier that asks one question when it is not sure.

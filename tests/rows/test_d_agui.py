@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import REPOSITORY
 from tests.harness import APPS, running
-from tests.web.agui import body, cancelled, check, parsed, read, resolved, respond, run, said
+from tests.web.agui import Run, body, cancelled, check, parsed, read, resolved, respond, run, said
 from tests.web.edge import Edge, served
 from tests.web.proxy import Proxy
 from tests.web.team import Team
@@ -402,6 +402,8 @@ async def test_a_command_that_steers_the_graph_is_refused(rita: httpx.AsyncClien
             assert code_of(await rita.post(f"/ag-ui/{graph}", json=sent)) == (422, "invalid_input"), command
         status = (await rita.get("/workflows", params={"graph": graph})).json()["workflows"][0]["status"]
         assert status == "waiting"
+    trail = (await rita.get("/audit", params={"type": "refused"})).json()["events"]
+    assert len(trail) == 2 * len(steering)
 
 
 async def test_a_command_is_refused_where_clients_speak_1_0(rita: httpx.AsyncClient) -> None:
@@ -430,6 +432,22 @@ async def test_d6_a_graph_that_declares_nothing_streams_no_text(rita: httpx.Asyn
     found = await run(rita, "plain_chat", body("t1", said("hello")))
     assert found.texts == {}
     assert ("assistant", "You said: hello") in found.messages
+
+
+async def test_d6_text_reaches_the_client_while_its_node_is_still_writing(rita: httpx.AsyncClient) -> None:
+    async with rita.stream("POST", "/ag-ui/slow", json=body("t1", said("hello"))) as stream:
+        chunks = stream.aiter_bytes()
+        content = b""
+        while b"TEXT_MESSAGE_CONTENT" not in content:
+            content += await anext(chunks)
+        assert (await rita.get("/workflows")).json()["workflows"][0]["status"] == "running"
+        assert b"TEXT_MESSAGE_END" not in content
+        async for chunk in chunks:
+            content += chunk
+    found = Run(parsed(content))
+    check(found.events)
+    assert list(found.texts.values()) == ["word by word"]
+    assert len(found.of("TEXT_MESSAGE_CONTENT")) > 3
 
 
 # D7

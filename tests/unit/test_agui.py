@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -181,6 +182,11 @@ def test_a_question_that_a_node_said_itself_is_not_said_twice() -> None:
     assert "<" + QUESTION_ID + "ap-1" in short(told([], waiting))
     said_already = told([part("m1", "Work or home?", end=True)], waiting)
     assert [one for one in short(said_already) if one.startswith("<")] == ["<m1"]
+    # Two questions in the same words are two.
+    two = pause(Status.WAITING, waiting=[question(), replace(question(), id="i2", requests=[request(
+        kind="question", approval_id="ap-2", question={"prompt": "Work or home?"}, action=None, stages=[]
+    )])])  # fmt: skip
+    assert len([one for one in short(told([], two)) if one.startswith("<")]) == 2
     legacy = told([], waiting, legacy=True)
     assert "outcome" not in legacy[-1]
     assert legacy[-2]["name"] == "on_interrupt"

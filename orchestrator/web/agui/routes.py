@@ -10,6 +10,7 @@ from fastapi import APIRouter, Path
 from fastapi.responses import Response
 
 from orchestrator.service import workflows
+from orchestrator.service.refusals import noted
 from orchestrator.service.resuming import Entry
 from orchestrator.web.agui.answers import answers
 from orchestrator.web.agui.beginning import begun, responded, resumed
@@ -43,7 +44,9 @@ async def run(parts: Using, who: Reader, presented: Presented, graph: Graph, bod
     """Run a graph on a thread, or answer what the thread waits for, and stream it until it waits or has ended."""
     offer = await workflows.offered(parts.context, graph)
     traits = _traits(offer)
-    if entries := answers(body, legacy=_legacy(traits)):
+    async with noted(parts.context, who, wanted="answer or steer", graph=graph, thread_id=body.thread_id):
+        entries = answers(body, legacy=_legacy(traits))
+    if entries:
         beginning = await resumed(parts.context, who, graph, body.thread_id, entries)
     else:
         beginning = await begun(parts.context, who, graph, offer, body)

@@ -29,9 +29,9 @@ class Translator:
     def __init__(self, thread_id: str, run_id: str, *, parent_run_id: str | None = None) -> None:
         self.thread_id = thread_id
         self.run_id = run_id
-        # The text of each message that was told in this run.
-        self.texts: dict[str, str] = {}
         self._parent_run_id = parent_run_id
+        # What nodes have said in this run, by message.
+        self._said: dict[str, str] = {}
         self._steps: dict[str, None] = {}
         self._seen_steps: set[str] = set()
         self._messages: dict[str, None] = {}
@@ -59,7 +59,9 @@ class Translator:
             case "step-finished":
                 return self._finish(str(data["node"]))
             case "message":
-                return self._say(str(data["message_id"]), str(data["delta"]), end=bool(data["end"]))
+                message_id, delta = str(data["message_id"]), str(data["delta"])
+                self._said[message_id] = self._said.get(message_id, "") + delta
+                return self._say(message_id, delta, end=bool(data["end"]))
             case "progress":
                 return [CustomEvent(name="progress", value=data)]
             case _:
@@ -87,7 +89,6 @@ class Translator:
             self._messages[message_id] = None
             told.append(TextMessageStartEvent(message_id=message_id, role="assistant"))
         if delta:
-            self.texts[message_id] = self.texts.get(message_id, "") + delta
             told.append(TextMessageContentEvent(message_id=message_id, delta=delta))
         if end and message_id in self._messages:
             del self._messages[message_id]
@@ -95,8 +96,8 @@ class Translator:
         return told
 
     def message(self, message_id: str, text: str) -> list[BaseEvent]:
-        """A message told at once; nothing when it has no text, or its text was told in this run."""
-        if not text.strip() or text.strip() in {one.strip() for one in self.texts.values()}:
+        """A message told at once; nothing when it has no text, or a node has said the same."""
+        if not text.strip() or text.strip() in {one.strip() for one in self._said.values()}:
             return []
         return self._say(message_id, text, end=True)
 
