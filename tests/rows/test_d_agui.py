@@ -145,6 +145,40 @@ async def test_d1_a_run_under_way_is_followed_by_whoever_sends_the_same_and_noth
         assert len((await rita.get("/workflows")).json()["workflows"]) == 1
 
 
+_EXPIRE = "UPDATE keyturn.workflows SET lease_until = now() - interval '1 second' WHERE status = 'running'"
+
+
+async def test_d1_steps_and_text_stay_balanced_when_another_worker_takes_over_in_the_middle(
+    rita: httpx.AsyncClient, team: Team
+) -> None:
+    async with team.keyturn.working(), rita.stream("POST", "/ag-ui/slow", json=body("t1", said("hello"))) as stream:
+        chunks = stream.aiter_bytes()
+        content = b""
+        while b"TEXT_MESSAGE_CONTENT" not in content:
+            content += await anext(chunks)
+        # Whoever holds it is taken for dead until somebody has taken it over.
+        async with team.keyturn.ctx.db.connection() as conn:
+            attempts = 1
+            while attempts == 1:
+                await conn.execute(_EXPIRE)
+                team.keyturn.ctx.db.ring("keyturn_ready", "default")
+                row = await (await conn.execute("SELECT attempts, status FROM keyturn.workflows")).fetchone()
+                assert row is not None
+                assert row["status"] == "running"
+                attempts = row["attempts"]
+        async for chunk in chunks:
+            content += chunk
+    found = Run(parsed(content))
+    check(found.events)
+    assert found.outcome == "success"
+    assert len(found.of("STEP_STARTED")) == 2
+    cut, whole = found.texts.values()
+    assert "word by word".startswith(cut)
+    assert whole == "word by word"
+    # What was cut off is no part of the conversation.
+    assert found.messages == [("user", "hello"), ("assistant", "word by word")]
+
+
 # D2
 
 
