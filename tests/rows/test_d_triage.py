@@ -18,6 +18,7 @@ from orchestrator.wire import EventRecord, SubmitRequest
 from tests.harness import Keyturn, running
 from tests.rows.model_server import MUSING, Model, Say, model_server
 from tests.web.edge import Edge, served
+from tests.web.test_cli import keyturn_command
 
 GRAPHS = Path(__file__).parents[2] / "graphs" / "langgraph.json"
 # What the rules find between a chore and a person, and cannot tell apart.
@@ -509,3 +510,20 @@ async def test_d5_a_message_is_shown_as_its_text(edge: Edge, keyturn: Keyturn) -
     async with edge.client() as rita:
         (item,) = (await rita.inbox()).items
     assert (item.text, item.title) == (UNCLEAR, UNCLEAR)
+
+
+async def test_d5_the_command_line_captures_lists_and_shows(edge: Edge, keyturn: Keyturn, tmp_path: Path) -> None:
+    tom = {"KEYTURN_URL": edge.url, "KEYTURN_KEY": await edge.key("tom")}
+    bill = await keyturn_command("capture", "Pay the electricity bill", "--wait", cwd=tmp_path, **tom)
+    assert (bill.code, bill.err) == (0, "")
+    assert "status\tcompleted" in bill.out.splitlines()
+    bank = (await keyturn_command("capture", UNCLEAR, cwd=tmp_path, **tom)).out.strip()
+    await keyturn.asked(bank)
+    shown = await keyturn_command("inbox", bank, cwd=tmp_path, **tom)
+    assert f"answer with\tkeyturn answer {bank} ANSWER" in shown.out.splitlines()
+    assert (await keyturn_command("answer", bank, "people", cwd=tmp_path, **tom)).code == 0
+    await filed(keyturn, bank)
+    listed = await keyturn_command("inbox", "--category", "People", cwd=tmp_path, **tom)
+    assert [line.split("\t")[:4] for line in listed.out.splitlines()] == [[bank, "completed", "People 85%", UNCLEAR]]
+    assert (await keyturn_command("inbox", "wf-none", cwd=tmp_path, **tom)).code == 1
+    assert (await keyturn_command("capture", "", cwd=tmp_path, **tom)).code == 2
