@@ -145,6 +145,28 @@ async def test_d1_a_run_under_way_is_followed_by_whoever_sends_the_same_and_noth
         assert len((await rita.get("/workflows")).json()["workflows"]) == 1
 
 
+async def test_d1_a_server_that_stops_tells_its_clients_and_the_workflow_goes_on(database_url: str) -> None:
+    async with AsyncExitStack() as on:
+        keyturn = await on.enter_async_context(running(database_url, app=APPS / "agui.json"))
+        sent = body("t1", said("an invoice"))
+        async with served(keyturn) as edge, edge.http(await edge.key("rita")) as rita:
+            async with rita.stream("POST", "/ag-ui/sorter", json=sent) as stream:
+                chunks = stream.aiter_bytes()
+                content = await anext(chunks)
+                edge.stop.set()
+                async for chunk in chunks:
+                    content += chunk
+            events = parsed(content)
+            check(events)
+            assert (events[-1]["type"], events[-1]["code"]) == ("RUN_ERROR", "stopping")
+        edge = await on.enter_async_context(served(keyturn))
+        await on.enter_async_context(keyturn.working())
+        rita = await on.enter_async_context(edge.http(await edge.key("rita")))
+        # The first request was sent again: nothing began twice.
+        assert (await run(rita, "sorter", sent)).outcome == "success"
+        assert len((await rita.get("/workflows")).json()["workflows"]) == 1
+
+
 _EXPIRE = "UPDATE keyturn.workflows SET lease_until = now() - interval '1 second' WHERE status = 'running'"
 
 

@@ -29,6 +29,7 @@ SCENARIOS = [
 ]  # fmt: skip
 
 
+@pytest.mark.timeout(240)
 async def test_d1_d2_d3_d6_d7_the_npm_client_runs_is_asked_answers_and_decides_no_more_than_its_key_may(
     database_url: str, node_modules: Path
 ) -> None:
@@ -43,6 +44,7 @@ async def test_d1_d2_d3_d6_d7_the_npm_client_runs_is_asked_answers_and_decides_n
         assert done == SCENARIOS
 
 
+@pytest.mark.timeout(240)
 async def test_d2_d3_the_clients_of_the_documentation_run_as_they_stand_there(
     database_url: str, node_modules: Path
 ) -> None:
