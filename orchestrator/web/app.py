@@ -32,6 +32,7 @@ from orchestrator.web import (
     inbox,
     links,
     policies,
+    progress,
     stream,
     waiting,
     workflows,
@@ -99,6 +100,7 @@ def create_app(settings: Settings, *, context: Context | None = None, clock: Clo
         policies.router,
         audit.router,
         agui.router,
+        progress.router,
         inbox.router,
     ):
         app.include_router(router, dependencies=[Depends(authenticated)])

@@ -58,6 +58,8 @@ ROUTES: list[tuple[str, str, str, dict[str, Any] | None]] = [
     # To begin or to answer needs more, once it is known what there is; see the tests of row D7.
     ("POST", "/ag-ui/{graph}", "read", {"threadId": "none", "runId": "r", "messages": []}),
     ("POST", "/ag-ui/respond", "read", {"thread_id": "none", "response": 1}),
+    ("GET", "/workflows/{workflow_id}/progress", "read", None),
+    ("GET", "/tasks", "read", None),
     ("POST", "/inbox", "submit", {"text": "Buy milk"}),
     ("GET", "/inbox", "read", None),
     ("GET", "/inbox/{workflow_id}", "read", None),
