@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from orchestrator.core.errors import ActionRejected, DigestMismatch, InvalidInput, KeyturnError
+from orchestrator.core.errors import ActionRejected, DigestMismatch, InvalidInput, KeyturnError, StepFailed
 from orchestrator.core.model import Action
 from orchestrator.sdk.options import PURE, GraphOptions, options
 
@@ -63,6 +63,7 @@ __all__ = [
     "InvalidInput",
     "KeyturnError",
     "Step",
+    "StepFailed",
     "Substep",
     "ToolRejected",
     "Unknown",

@@ -207,6 +207,7 @@ async def test_b5_the_command_line_and_the_clients_show_how_far_tasks_are(tasks:
         workflow_id = await tasks.submit("export")
         await tasks.until_told(workflow_id, percent=6.2)
         listed = await keyturn_command("tasks", cwd=tmp_path, **rita)
+        assert listed.code == 0, listed.err
         cells = listed.out.rstrip("\n").split("\t")
         assert (*cells[:3], *cells[4:]) == (workflow_id, "running", "6%", "export", "collecting")
         as_json = json.loads((await keyturn_command("tasks", "--json", cwd=tmp_path, **rita)).out)
