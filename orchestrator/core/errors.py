@@ -412,3 +412,17 @@ class AnchorInvalid(Refusal):
 
     code = "anchor_invalid"
     title = "The anchor is not good"
+
+
+class UnknownInterrupt(NotFound):
+    """No interrupt of the thread has this id, now or before; it is never taken for another one."""
+
+    code = "unknown_interrupt"
+    title = "No such interrupt"
+
+
+class MoreApprovalsNeeded(Refusal):
+    """The vote is recorded, and the policy wants more of them; facts name who is missing as `approvals`."""
+
+    code = "more_approvals_needed"
+    title = "Recorded, and more people must agree"

@@ -98,7 +98,8 @@ class Catalog:
             detail = f"graph {name} of {self._app.file} cannot be built: {type(error).__name__}: {error}"
             raise GraphFault(detail, graph=name) from error
         told = cast("GraphOptions", chosen)
-        return _entry(name, graph, governed, replace(told, text_nodes=self._shown(name, graph, told)), source)
+        told = replace(told, text_nodes=self._shown(name, graph, told), ag_ui=self._app.ag_ui[name] or told.ag_ui)
+        return _entry(name, graph, governed, told, source)
 
     def _shown(self, name: str, graph: AnyGraph, told: GraphOptions) -> frozenset[str]:
         """The nodes whose text clients see. GraphFault where the graph has no such node."""
@@ -157,11 +158,14 @@ def _entry(name: str, graph: AnyGraph, governed: AnyGraph, chosen: GraphOptions,
 
 def _traits(chosen: GraphOptions, graph: AnyGraph) -> dict[str, object]:
     """What the API knows of a graph beyond its shape; what is not so is not there."""
+    hinted = _fields(graph)
     told = {
         "text_nodes": sorted(chosen.text_nodes),
         "capture": chosen.capture,
         "plan": None if chosen.plan is None else dict(chosen.plan),
-        "says": message_field(chosen.input_schema or _fields(graph)),
+        "says": message_field(chosen.input_schema or hinted),
+        "fields": sorted(cast("Mapping[str, object]", hinted.get("properties") or {})),
+        "ag_ui": None if chosen.ag_ui == "1.0" else chosen.ag_ui,
     }
     return {name: value for name, value in told.items() if value}
 

@@ -14,20 +14,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import cast
+from typing import Literal, cast
 
 from dotenv import dotenv_values
 
 from orchestrator.core.errors import GraphFault
 
+AgUi = Literal["1.0", "legacy"] | None
+
 
 @dataclass(frozen=True, slots=True)
 class AppFile:
-    """A `langgraph.json`: graph names, the `path:attribute` each is found at, and the nodes whose text clients see."""
+    """A `langgraph.json`: graph names, the `path:attribute` each is found at, the nodes whose text clients see, and
+    which AG-UI its clients speak where the file says so.
+    """
 
     file: Path
     graphs: Mapping[str, str]
     text_nodes: Mapping[str, frozenset[str]]
+    ag_ui: Mapping[str, AgUi]
 
     def load(self, name: str) -> tuple[object, str]:
         """The object the file names for a graph, and the source text of the module it comes from."""
@@ -57,12 +62,13 @@ def read_app(file: Path) -> AppFile:
     named = _mapping(file, body.get("graphs"))
     graphs = {name: _place(file, name, value) for name, value in named.items()}
     shown = {name: _text_nodes(file, name, value) for name, value in named.items()}
+    spoken: dict[str, AgUi] = {name: _ag_ui(file, name, value) for name, value in named.items()}
     _environment(file, body.get("env"))
     for dependency in cast("list[object]", body.get("dependencies") or ["."]):
         folder = (file.parent / str(dependency)).resolve()
         if str(dependency).startswith(".") and folder.is_dir() and str(folder) not in sys.path:
             sys.path.insert(0, str(folder))
-    return AppFile(file, graphs, shown)
+    return AppFile(file, graphs, shown, spoken)
 
 
 def _mapping(file: Path, value: object) -> Mapping[str, object]:
@@ -87,6 +93,14 @@ def _text_nodes(file: Path, name: str, value: object) -> frozenset[str]:
         detail = f'{file}: graphs.{name}.text_nodes: write the names of nodes, like ["respond"], not {given!r}'
         raise GraphFault(detail, graph=name)
     return frozenset(str(node) for node in nodes)
+
+
+def _ag_ui(file: Path, name: str, value: object) -> AgUi:
+    given = cast("Mapping[str, object]", value).get("ag_ui") if isinstance(value, dict) else None
+    if given in ("1.0", "legacy", None):
+        return given
+    detail = f'{file}: graphs.{name}.ag_ui: write "1.0" or "legacy", not {given!r}'
+    raise GraphFault(detail, graph=name)
 
 
 def _environment(file: Path, value: object) -> None:

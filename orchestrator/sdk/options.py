@@ -24,6 +24,7 @@ class GraphOptions:
     text_nodes: frozenset[str] = frozenset()
     capture: bool = False
     plan: Mapping[str, object] | None = None
+    ag_ui: Literal["1.0", "legacy"] | None = None
 
 
 def options(
@@ -36,6 +37,7 @@ def options(
     text_nodes: Collection[str] = (),
     capture: bool = False,
     plan: Mapping[str, object] | None = None,
+    ag_ui: Literal["1.0", "legacy"] | None = None,
 ) -> G:
     """Attach settings to a compiled graph and return it.
 
@@ -44,7 +46,8 @@ def options(
     `max_running` is how many workflows of the graph may run at once over all workers (default: no limit).
     `text_nodes` names the nodes whose messages clients see as they are written (default: none). Workflows of a graph
     with `capture` show in the inbox. `plan` tells the steps of a long task, their titles and weights; `steps` sets it.
+    `ag_ui="legacy"`: its AG-UI clients are from before 1.0, and answer by `forwardedProps.command.resume`.
     """
-    chosen = GraphOptions(input_schema, version, history, max_running, frozenset(text_nodes), capture, plan)
+    chosen = GraphOptions(input_schema, version, history, max_running, frozenset(text_nodes), capture, plan, ag_ui)
     object.__setattr__(graph, ATTRIBUTE, chosen)
     return graph

@@ -106,13 +106,7 @@ async def edit(
         deciding, whole, row = at.deciding, at.whole, at.row
         if at.again:
             return _revised(deciding, whole, row, "replayed", ())
-        _check_editable(whole)
-        vote = vote_of(deciding, whole, request.revision)
-        check_open(view_of(row), vote, deciding.now)
-        _check_editor(deciding, row, vote)
-        before = approvals.action_of(whole)
-        after = _edited(whole, before, request.action)
-        differences = asking.changes(before.to_json(), after.to_json())
+        before, after, differences = _planned(at, request)
         if not differences:
             detail = "the edit changes nothing"
             raise InvalidInput(detail)
@@ -123,6 +117,24 @@ async def edit(
         if columns["decision"] is not None:
             code = await _decided_by_policy(at.conn, deciding, row, columns)
         return _revised(deciding, whole, row, code, differences)
+
+
+async def would_change(ctx: Context, caller: Caller, approval_id: str, request: EditRequest) -> bool:
+    """Whether an edit is another action than the one that waits. Refuses what `edit` refuses; writes nothing."""
+    async with held(ctx, caller, approval_id, "edit", request, None) as at:
+        caller.need_any("submit", "decide")
+        return bool(_planned(at, request)[2])
+
+
+def _planned(at: Held, request: EditRequest) -> tuple[Action, Action, Sequence[Mapping[str, object]]]:
+    """The action as it is, as the edit makes it, and what differs; refused where it may not be edited so."""
+    _check_editable(at.whole)
+    vote = vote_of(at.deciding, at.whole, request.revision)
+    check_open(view_of(at.row), vote, at.deciding.now)
+    _check_editor(at.deciding, at.row, vote)
+    before = approvals.action_of(at.whole)
+    after = _edited(at.whole, before, request.action)
+    return before, after, asking.changes(before.to_json(), after.to_json())
 
 
 async def _revise(at: Held, after: Action, law: Law) -> Params:

@@ -76,7 +76,7 @@ async def prepared(ctx: Context, caller: Caller, request: SubmitRequest) -> NewW
 
 
 async def offered(ctx: Context, graph: str) -> Params:
-    """The newest offer of a graph. NotFound."""
+    """What workers offer under the name of a graph. NotFound."""
     offer = await ctx.offers.newest(ctx.db, graph)
     if offer is None:
         raise await _no_graph(ctx, graph)

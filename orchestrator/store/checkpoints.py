@@ -122,6 +122,38 @@ async def newest(conn: Connection, threads: Sequence[tuple[str, str]], *, wait: 
     return [Newest.from_row(rows[nth]) if nth in rows else None for nth in range(1, len(threads) + 1)]
 
 
+# Stored checkpoints of a thread itself, newest first: one of them, those before one, or all.
+OF_THREAD = """
+SELECT c.checkpoint_ns, c.checkpoint_id, c.parent_checkpoint_id, c.checkpoint::text AS checkpoint,
+       c.metadata::text AS metadata,
+       (SELECT array_agg(ARRAY[convert_to(b.channel, 'UTF8'), convert_to(b.version, 'UTF8'), convert_to(b.type, 'UTF8'),
+                               b.blob])
+          FROM jsonb_each_text(c.checkpoint -> 'channel_versions') AS v
+          JOIN langgraph.checkpoint_blobs b ON b.thread_id = c.thread_id AND b.checkpoint_ns = c.checkpoint_ns
+                                           AND b.channel = v.key AND b.version = v.value) AS blobs,
+       (SELECT array_agg(ARRAY[convert_to(w.task_id, 'UTF8'), convert_to(w.task_path, 'UTF8'),
+                               convert_to(w.idx::text, 'UTF8'), convert_to(w.channel, 'UTF8'),
+                               convert_to(w.type, 'UTF8'), w.blob])
+          FROM langgraph.checkpoint_writes w
+         WHERE w.thread_id = c.thread_id AND w.checkpoint_ns = c.checkpoint_ns
+           AND w.checkpoint_id = c.checkpoint_id) AS writes
+  FROM langgraph.checkpoints c
+ WHERE c.thread_id = %(thread)s AND c.checkpoint_ns = ''
+   AND (%(exactly)s::text IS NULL OR c.checkpoint_id = %(exactly)s)
+   AND (%(before)s::text IS NULL OR c.checkpoint_id < %(before)s)
+ ORDER BY c.checkpoint_id DESC LIMIT %(limit)s
+"""
+
+
+async def of_thread(
+    conn: Connection, thread_id: str, *, exactly: str | None = None, before: str | None = None, limit: int = 1
+) -> list[Newest]:
+    """Stored checkpoints of a thread, newest first."""
+    keys = {"thread": thread_id, "exactly": exactly, "before": before, "limit": limit}
+    found = await conn.execute(OF_THREAD, keys, binary=True)
+    return [Newest.from_row(row) for row in await found.fetchall()]
+
+
 def columns(batch: Batch, contents: list[bytes | None]) -> Params:
     """`batch` as parts of a commit. Its bytes, for which JSON has no place, are added to `contents`."""
     first = len(contents) + 1

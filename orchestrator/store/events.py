@@ -146,3 +146,21 @@ async def finished_nodes(conn: Connection, namespace: str, workflow_id: str) -> 
     """The names of nodes that have finished at least once."""
     found = await conn.execute(FINISHED_NODES, {"namespace": namespace, "workflow": workflow_id})
     return {row["node"] for row in await found.fetchall()}
+
+
+# The messages that were told by the newest runs of a thread.
+TOLD_MESSAGES = """
+SELECT DISTINCT e.body ->> 'message_id' AS message_id
+  FROM (SELECT workflow_id FROM keyturn.workflows WHERE thread_key = %(thread_key)s
+         ORDER BY created_at DESC LIMIT %(runs)s) AS w
+ CROSS JOIN LATERAL (SELECT body FROM keyturn.events
+                      WHERE workflow_id = w.workflow_id AND namespace = %(namespace)s AND type = 'message') AS e
+"""
+
+_RUNS_LOOKED_AT = 200
+
+
+async def told_messages(conn: Connection, namespace: str, thread_key: str) -> set[str]:
+    """The ids of the messages that running nodes of a thread told, lately."""
+    row = {"namespace": namespace, "thread_key": thread_key, "runs": _RUNS_LOOKED_AT}
+    return {one["message_id"] for one in await (await conn.execute(TOLD_MESSAGES, row)).fetchall()}

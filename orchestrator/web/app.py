@@ -40,6 +40,7 @@ from orchestrator.web import (
     waiting,
     workflows,
 )
+from orchestrator.web.agui import routes as agui
 from orchestrator.web.auth import authenticated
 from orchestrator.web.counting import Counting
 from orchestrator.web.hub import Hub
@@ -101,6 +102,7 @@ def create_app(settings: Settings, *, context: Context | None = None, clock: Clo
         delegations.router,
         policies.router,
         audit.router,
+        agui.router,
         progress.router,
         sessions.router,
         feeds.router,

@@ -74,6 +74,8 @@ STATUS: Final[Mapping[str, HTTPStatus]] = {
     "unavailable": HTTPStatus.SERVICE_UNAVAILABLE,
     "anchor_key_missing": HTTPStatus.CONFLICT,
     "anchor_invalid": HTTPStatus.UNPROCESSABLE_ENTITY,
+    "unknown_interrupt": HTTPStatus.NOT_FOUND,
+    "more_approvals_needed": HTTPStatus.CONFLICT,
 }
 
 _log: Final = logging.getLogger(__name__)

@@ -46,6 +46,7 @@ from orchestrator.web import (
     waiting,
     workflows,
 )
+from orchestrator.web.agui import routes as agui
 from orchestrator.web.problems import STATUS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -283,8 +284,8 @@ def test_every_variable_named_is_read_somewhere(page: Path) -> None:
 
 def test_the_table_of_routes_is_complete() -> None:
     modules = (
-        admin, approvals, audit, cases, delegations, feeds, health, inbox, links, policies, progress, sessions, stream,
-        waiting, workflows,
+        admin, agui, approvals, audit, cases, delegations, feeds, health, inbox, links, policies, progress, sessions,
+        stream, waiting, workflows,
     )  # fmt: skip
     routers = [module.router for module in modules]
     routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]

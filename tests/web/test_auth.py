@@ -55,6 +55,9 @@ ROUTES: list[tuple[str, str, str, dict[str, Any] | None]] = [
     ("GET", "/audit/export", "audit", None),
     ("GET", "/audit/anchor", "audit", None),
     ("GET", "/workflows/{workflow_id}/wait", "read", None),
+    # To begin or to answer needs more, once it is known what there is; see the tests of row D7.
+    ("POST", "/ag-ui/{graph}", "read", {"threadId": "none", "runId": "r", "messages": []}),
+    ("POST", "/ag-ui/respond", "read", {"thread_id": "none", "response": 1}),
     ("GET", "/workflows/{workflow_id}/progress", "read", None),
     ("GET", "/tasks", "read", None),
     ("POST", "/sessions", "submit", {"graph": "governed"}),
@@ -89,6 +92,7 @@ def _filled(path: str, **ids: str) -> str:
             "version": "1",
             "delegation_id": "dg-none",
             "session_id": "se-none",
+            "graph": "none",
             **ids,
         }
     )
