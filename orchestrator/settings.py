@@ -60,6 +60,9 @@ class Settings(BaseSettings):
     connect_timeout_seconds: Annotated[int, Field(ge=1, le=600)] = 5
     statement_timeout_seconds: Seconds = 30.0
 
+    # A live stream gives a sign of life when it was silent for so long; clients take one that gives none for dead.
+    keepalive_seconds: Annotated[float, Field(gt=0, le=15, allow_inf_nan=False)] = 15.0
+
     # Names that mark a key's value as a secret, besides those that always do; with commas between them.
     secret_keys: str | None = Field(default=None, max_length=2_000)
 

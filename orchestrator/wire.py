@@ -328,11 +328,15 @@ class WorkflowStatus(WorkflowSummary):
 
 
 class EventPage(Response):
-    """`GET /workflows/{id}/events` as JSON. `finished` says that no more will come."""
+    """`GET /workflows/{id}/events` as JSON: `status` is the workflow's at the same moment, `more` says that there are
+    more events already, `finished` that no more will come.
+    """
 
     success: Literal[True] = True
     events: Sequence[EventRecord]
     next_seq: int
+    status: str
+    more: bool
     finished: bool
 
 

@@ -39,6 +39,7 @@ from orchestrator.wire import (
 T = TypeVar("T")
 _HISTORY = 50
 _LARGEST_PAGE = 200
+_LARGEST_BYTES = 8_388_608
 _BAD_CURSOR = "the cursor is not one this API gave; start again without it"
 
 
@@ -304,15 +305,25 @@ def _conflict(row: Params, what: str, allowed: list[str]) -> TransitionConflict:
     return TransitionConflict(detail, status=row["status"], allowed=allowed)
 
 
-async def events_page(ctx: Context, caller: Caller, workflow_id: str, after: int, limit: int) -> EventPage:
-    """Events with a number above `after`, in order. NotFound."""
+async def events_page(
+    ctx: Context, caller: Caller, workflow_id: str, after: int, limit: int, size: int = _LARGEST_BYTES
+) -> EventPage:
+    """Events with a number above `after`, in order: `limit` at most, about `size` bytes of them. NotFound."""
     caller.need("read")
     async with ctx.db.connection() as conn:
-        row = await _row(conn, caller, workflow_id)
-        rows = await events.after(conn, caller.namespace, workflow_id, after, max(1, min(limit, 1000)))
+        found = await events.page(conn, caller.namespace, workflow_id, after, max(1, min(limit, 1000)), size)
+    if found is None:
+        raise unknown(workflow_id)
+    row, rows = found
     last = rows[-1]["seq"] if rows else after
-    finished = Status(row["status"]).finished and last >= row["last_seq"]
-    return EventPage(events=[views.event_record(one) for one in rows], next_seq=last, finished=finished)
+    more = last < row["last_seq"]
+    return EventPage(
+        events=[views.event_record(one) for one in rows],
+        next_seq=last,
+        status=row["status"],
+        more=more,
+        finished=Status(row["status"]).finished and not more,
+    )
 
 
 async def view_graph(ctx: Context, caller: Caller, workflow_id: str) -> GraphView:

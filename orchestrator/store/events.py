@@ -30,10 +30,19 @@ SELECT keyturn.append_events(%(workflow)s, coalesce(%(now)s::timestamptz, now())
                              %(actors)b::text[], %(bodies)b::text[])
 """
 
-# Events of one workflow after a cursor.
-AFTER = """
-SELECT workflow_id, seq, at, type, actor, body AS data FROM keyturn.events
- WHERE namespace = %(namespace)s AND workflow_id = %(workflow)s AND seq > %(after)s ORDER BY seq LIMIT %(limit)s
+# A workflow's status and newest number, and of the same moment its events after a cursor: so many of them, and none
+# that begins behind so many bytes. One row without a number where there are none.
+PAGE = """
+SELECT w.status, w.last_seq, e.*
+  FROM keyturn.workflows w
+  LEFT JOIN LATERAL (
+       SELECT workflow_id, seq, at, type, actor, data
+         FROM (SELECT n.*, sum(octet_length(data::text)) OVER (ORDER BY seq) - octet_length(data::text) AS before
+                 FROM (SELECT workflow_id, seq, at, type, actor, body AS data FROM keyturn.events
+                        WHERE workflow_id = %(workflow)s AND seq > %(after)s ORDER BY seq LIMIT %(limit)s) AS n) AS m
+        WHERE before < %(bytes)s
+        ORDER BY seq) AS e ON true
+ WHERE w.namespace = %(namespace)s AND w.workflow_id = %(workflow)s
 """
 
 # The newest events of one workflow, newest first.
@@ -77,12 +86,15 @@ def _storable(body: str) -> str:
     return without.encode(errors="replace").decode()
 
 
-async def after(conn: Connection, namespace: str, workflow_id: str, cursor: int, limit: int) -> list[Params]:
-    """Up to `limit` events with a number above `cursor`, in order."""
-    found = await conn.execute(
-        AFTER, {"namespace": namespace, "workflow": workflow_id, "after": cursor, "limit": limit}
-    )
-    return await found.fetchall()
+async def page(
+    conn: Connection, namespace: str, workflow_id: str, after: int, limit: int, size: int
+) -> tuple[Params, list[Params]] | None:
+    """The workflow's `status` and `last_seq`, and up to `limit` events with a number above `after`, in order; about
+    `size` bytes of them, but one at least. None where there is no such workflow.
+    """
+    asked = {"namespace": namespace, "workflow": workflow_id, "after": after, "limit": limit, "bytes": size}
+    rows = await (await conn.execute(PAGE, asked)).fetchall()
+    return (rows[0], [row for row in rows if row["seq"] is not None]) if rows else None
 
 
 async def newest(conn: Connection, namespace: str, workflow_id: str, limit: int) -> list[Params]:

@@ -22,6 +22,8 @@ from orchestrator.web.app import stop_streams
 _GRACE_SECONDS: Final = 10
 _IDLE_SECONDS: Final = 65
 _BACKLOG: Final = 2048
+# A client that takes nothing for so long is gone, whether it reads no more or its network is.
+_STALLED_SECONDS: Final = 60
 
 
 class _Server(uvicorn.Server):
@@ -86,6 +88,8 @@ def bind(host: str, port: int) -> socket.socket:
         # Windows takes SO_REUSEADDR for leave to share the port with another process.
         option = "SO_EXCLUSIVEADDRUSE" if sys.platform == "win32" else "SO_REUSEADDR"
         listener.setsockopt(socket.SOL_SOCKET, int(getattr(socket, option)), 1)
+        if (stalled := getattr(socket, "TCP_USER_TIMEOUT", None)) is not None:
+            listener.setsockopt(socket.IPPROTO_TCP, int(stalled), _STALLED_SECONDS * 1000)
         listener.bind((host, port))
     except OSError as error:
         listener.close()

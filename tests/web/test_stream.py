@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import AsyncGenerator
 
-import pytest
-
-from orchestrator.web import stream as stream_module
 from tests.harness import Keyturn
 from tests.web.edge import Edge, served
 from tests.web.sse import stream
@@ -116,11 +114,16 @@ async def test_an_event_that_was_never_rung_arrives_within_two_seconds(edge: Edg
             assert (await live.next(seconds=3.0))["event"] == "progress"
 
 
-async def test_a_silent_stream_gives_signs_of_life(
-    edge: Edge, keyturn: Keyturn, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(stream_module, "HEARTBEAT_SECONDS", 0.05)
-    async with edge.http(await edge.key()) as http:
+@contextlib.asynccontextmanager
+async def lively(keyturn: Keyturn, seconds: float) -> AsyncGenerator[Edge]:
+    """The API, whose streams give a sign of life so often."""
+    settings = keyturn.settings.model_copy(update={"keepalive_seconds": seconds})
+    async with served(Keyturn(keyturn.ctx, settings, keyturn.catalog)) as edge:
+        yield edge
+
+
+async def test_a_silent_stream_gives_signs_of_life(keyturn: Keyturn) -> None:
+    async with lively(keyturn, 0.05) as edge, edge.http(await edge.key()) as http:
         workflow_id = await keyturn.submit("steps")
         async with stream(http, workflow_id) as live:
             await live.next()
@@ -130,10 +133,10 @@ async def test_a_silent_stream_gives_signs_of_life(
             assert (await live.next())["event"] == "workflow-cancelled"
 
 
-async def test_a_revoked_key_ends_its_streams(edge: Edge, keyturn: Keyturn, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream_module, "HEARTBEAT_SECONDS", 0.1)
-    key = await edge.key("tom", ("read",))
-    async with edge.http(key) as tom, edge.http(await edge.key()) as admin:
+async def test_a_revoked_key_ends_its_streams(keyturn: Keyturn) -> None:
+    async with lively(keyturn, 0.1) as edge, edge.http(await edge.key()) as admin, contextlib.AsyncExitStack() as stack:
+        key = await edge.key("tom", ("read",))
+        tom = await stack.enter_async_context(edge.http(key))
         workflow_id = await keyturn.submit("steps")
         async with stream(tom, workflow_id) as live:
             await live.next()
