@@ -29,6 +29,7 @@ from orchestrator.web import (
     audit,
     delegations,
     health,
+    langgraph_api,
     links,
     policies,
     stream,
@@ -96,6 +97,7 @@ def create_app(settings: Settings, *, context: Context | None = None, clock: Clo
         delegations.router,
         policies.router,
         audit.router,
+        *langgraph_api.routers,
     ):
         app.include_router(router, dependencies=[Depends(authenticated)])
     install_problems(app)
