@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from psycopg.types.json import Json
+from psycopg.types.json import Jsonb
 
 from orchestrator.store.db import Connection, Params
 
@@ -116,7 +116,7 @@ SELECT * FROM keyturn.approvals
 async def page(conn: Connection, filters: Mapping[str, Any]) -> list[Params]:
     """One page of threads with their newest runs."""
     newest = filters["sort"] == "created_at" and not filters["up"] and filters["ids"] is None
-    params = {**filters, "metadata": Json(filters["metadata"]), "newest": newest,
+    params = {**filters, "metadata": Jsonb(filters["metadata"]), "newest": newest,
               "most": filters["limit"] + filters["offset"] if newest else None}  # fmt: skip
     statement = WAITING if filters["statuses"] == ["waiting"] and filters["sort"].endswith("_at") else PAGE
     return await (await conn.execute(statement, params)).fetchall()
@@ -124,7 +124,7 @@ async def page(conn: Connection, filters: Mapping[str, Any]) -> list[Params]:
 
 async def count(conn: Connection, filters: Mapping[str, Any]) -> int:
     """How many threads there are with these filters."""
-    row = await (await conn.execute(COUNT, {**filters, "metadata": Json(filters["metadata"])})).fetchone()
+    row = await (await conn.execute(COUNT, {**filters, "metadata": Jsonb(filters["metadata"])})).fetchone()
     return int(row["found"]) if row else 0
 
 
@@ -132,7 +132,7 @@ async def patch(
     conn: Connection, namespace: str, thread_key: str, metadata: Mapping[str, object], now: datetime | None
 ) -> None:
     """Add to a thread's metadata."""
-    row = {"namespace": namespace, "thread_key": thread_key, "metadata": Json(dict(metadata)), "now": now}
+    row = {"namespace": namespace, "thread_key": thread_key, "metadata": Jsonb(dict(metadata)), "now": now}
     await conn.execute(PATCH, row)
 
 

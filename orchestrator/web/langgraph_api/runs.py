@@ -242,7 +242,8 @@ async def join_stream(
     """The run from behind `Last-Event-ID`, or from its beginning, to its pause or its end."""
     run = await _find(parts.context, who, thread_id, run_id)
     kept = cast("list[str] | None", run.kwargs.get("stream_mode"))
-    modes = streams.modes_of(stream_mode or kept)
+    # Clients send an empty text where they leave the modes out.
+    modes = streams.modes_of([one for one in stream_mode or () if one] or kept)
     begin = streams.begin_of(run, last_event_id)
     return _sse(streams.lines(await visit(parts, who, presented, run), run, modes, begin), run)
 
