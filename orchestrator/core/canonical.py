@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import cast
@@ -58,6 +59,22 @@ def chain_hash(previous: bytes, seq: int, at: datetime, kind: str, actor: str, b
     return hashlib.sha256(previous + f"\n{seq}\n{stamp}\n{kind}\n{actor}\n{body}".encode()).digest()
 
 
+@dataclass(frozen=True, slots=True)
+class Hiding:
+    """Takes these secrets out of texts."""
+
+    secrets: frozenset[str]
+
+    @property
+    def longest(self) -> int:
+        """So many characters, quotes included, may what is looked for have; 0 where there is nothing."""
+        return max((len(form) + 2 for secret in self.secrets for form in _forms(secret)), default=0)
+
+    def __call__(self, text: str) -> str:
+        """`text` without them."""
+        return _hidden(text, self.secrets) if self.secrets else text
+
+
 class Redactor:
     """Masks the values of keys that name secrets, at any depth. `extra` adds key patterns (case ignored)."""
 
@@ -105,6 +122,10 @@ class Redactor:
         """`text` without the secrets that the JSON value holds: a description may repeat its arguments."""
         return _hidden(text, self._secrets(value, 0, hidden=False))
 
+    def hiding(self, value: object) -> Hiding:
+        """What `hide` does with the secrets of `value`, for many texts."""
+        return Hiding(frozenset(self._secrets(value, 0, hidden=False)))
+
     def _secrets(self, value: object, depth: int, *, hidden: bool) -> set[str]:
         """The texts below keys that name secrets; every text when `hidden`. Numbers count as little: `max_tokens`."""
         if depth > MAX_DEPTH:
@@ -139,10 +160,15 @@ def _after_scheme(value: str) -> int:
     return found.end() if found else 0
 
 
-def _hidden(text: str, secrets: set[str]) -> str:
+def _forms(secret: str) -> tuple[str, str, str]:
+    """A secret as it is, and as JSON writes it."""
+    return secret, json.dumps(secret, ensure_ascii=False)[1:-1], json.dumps(secret)[1:-1]
+
+
+def _hidden(text: str, secrets: Collection[str]) -> str:
     """`text` without any of `secrets`, as they are or as JSON writes them."""
     for secret in sorted(secrets, key=len, reverse=True):
-        for form in (secret, json.dumps(secret, ensure_ascii=False)[1:-1], json.dumps(secret)[1:-1]):
+        for form in _forms(secret):
             if len(form) >= _SHORTEST:
                 text = text.replace(form, MASK)
             else:

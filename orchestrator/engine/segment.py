@@ -8,23 +8,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import cached_property
 from time import monotonic
 from typing import Any, cast
 
-from langgraph.errors import GraphDrained, GraphRecursionError
+from langgraph.errors import GraphDrained
 from langgraph.runtime import RunControl
 from langgraph.types import Command, GraphOutput
 
 from orchestrator.core.asking import Law
-from orchestrator.core.canonical import redact
+from orchestrator.core.canonical import Hiding, redact
 from orchestrator.core.errors import Frozen, GraphChanged, KeyturnError, LeaseLost, Unavailable
-from orchestrator.core.model import ApprovalState, Status
+from orchestrator.core.model import Status
 from orchestrator.core.policy_file import PolicyBook
 from orchestrator.engine import feeding, pause, standing_approvals
 from orchestrator.engine.announcing import tell_once
 from orchestrator.engine.catalog import GraphEntry
+from orchestrator.engine.ending import End, failed, held, paused
 from orchestrator.engine.host import SegmentHost
 from orchestrator.engine.lease import Lease
 from orchestrator.engine.persist import fault_within, until_stored
@@ -32,54 +34,17 @@ from orchestrator.engine.render import to_json
 from orchestrator.engine.saver import BarrierSaver, Batches, merged
 from orchestrator.engine.standing import MESSAGE, Progress, Standing
 from orchestrator.engine.standing_approvals import Laws
-from orchestrator.engine.streaming import output_of
+from orchestrator.engine.streaming import Veil, output_of
 from orchestrator.sdk.runtime import current_host
 from orchestrator.store import approvals, checkpoints, events, segments, workflows
 from orchestrator.store.checkpoints import Batch
 from orchestrator.store.db import Clock, Database, Params
-from orchestrator.store.decisions import Notice
 from orchestrator.store.events import Event
 from orchestrator.store.segments import Commit, Parts, Release
 
-_MAX_DETAIL = 2000
 _ANNOUNCE_AFTER = 0.25
 # Others' commits need not wait for one of more bytes.
 _LARGE = 128 * 1024
-
-
-# What ends with a workflow that a rule forbids to go on.
-_OPEN = ("pending", "approved")
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """How a lease ends: the status the row gets, and what goes with it."""
-
-    status: Status
-    reason: str | None = None
-    error: Mapping[str, object] | None = None
-    result: object = None
-    events: Sequence[Event] = ()
-    rows: Sequence[Params] = ()
-    risk: str | None = None
-    # Approvals that are good no longer, and what became of them.
-    ended: Sequence[str] = ()
-    ended_as: ApprovalState | None = None
-    notices: Sequence[Notice] = ()
-    run_at: datetime | None = None
-
-    def node(self, progress: Progress) -> str | None:
-        """Where the workflow stands: at what it asks, else at what would run next."""
-        if self.rows:
-            return str(self.rows[0]["node"])
-        return progress.next_nodes[0] if progress.next_nodes else None
-
-    def release(self) -> Release:
-        """What the row becomes."""
-        return Release(
-            self.status.value, self.status.finished, self.reason, self.error, self.result,
-            progress=self.status is not Status.FAILED, run_at=self.run_at,
-        )  # fmt: skip
 
 
 class Segment:
@@ -133,7 +98,7 @@ class Segment:
             lost = fault_within(error)
             if lost is not None:
                 raise lost from error
-            end = self._held(error) if isinstance(error, Frozen) else self._failed(error)
+            end = held(error, self._actor) if isinstance(error, Frozen) else self._failed(error)
         finally:
             current_host.reset(token)
         return await (self._finish_without_state(end) if self._saver.trial else self._finish(end))
@@ -149,7 +114,7 @@ class Segment:
             situation = await self._situation([interrupt.id for interrupt in output.interrupts])
             planned = pause.plan(self.lease, await self._law(), output.interrupts, situation)
             if planned.resume is None:
-                return self._paused(planned)
+                return paused(planned, tells=self._laws.tells)
             await self._decided_by_policy(planned)
             feed = Command(resume=dict(planned.resume))
 
@@ -160,12 +125,13 @@ class Segment:
         }  # fmt: skip
         if shown := self._entry.text_nodes:
             parts = graph.astream(feed, self._thread(), stream_mode=["values", "messages"], subgraphs=True, **how)
-            return await output_of(parts, shown, self._say)
+            return await output_of(parts, shown, Veil(self._hiding, self._say))
         output: GraphOutput[Any] = await graph.ainvoke(feed, self._thread(), **how)
         return output
 
     def _note(self, kind: str, data: Mapping[str, object]) -> None:
-        self._saver.tell(kind, data)
+        told = {name: self._hiding(value) if isinstance(value, str) else value for name, value in data.items()}
+        self._saver.tell(kind, told)
         if self.on_news is not None:
             self.on_news()
 
@@ -255,44 +221,8 @@ class Segment:
             return None
         checkpoint = str(snapshot.config.get("configurable", {})["checkpoint_id"])
         now = (await self._situation([])).now
-        return self._paused(pause.breakpoint_at(self.lease, await self._law(), checkpoint, snapshot.next, now))
-
-    def _paused(self, planned: pause.Pause) -> End:
-        if planned.rejected_by is None:
-            return End(
-                Status.WAITING, rows=planned.rows, events=planned.events, risk=planned.level.value,
-                notices=planned.notices if self._laws.tells else (),
-            )  # fmt: skip
-        over = Event("workflow-rejected", planned.rejected_by, {"reason": "action_forbidden"})
-        return End(
-            Status.REJECTED,
-            reason="action_forbidden",
-            rows=[{**row, "state": "cancelled"} if row["state"] in _OPEN else row for row in planned.rows],
-            events=[*planned.events, over],
-            risk=planned.level.value,
-        )
-
-    def _failed(self, error: Exception) -> End:
-        code = error.code if isinstance(error, KeyturnError) else "node_error"
-        if isinstance(error, GraphRecursionError):
-            code = "recursion_limit"
-        detail = error.detail if isinstance(error, KeyturnError) else f"{type(error).__name__}: {error}"
-        # What a graph raises may repeat the secrets it was given, by its input or by what was approved (rule 25).
-        told = redact.hide(detail, self._secrets)[:_MAX_DETAIL]
-        body: dict[str, object] = {"code": code, "detail": to_json(told)}
-        if notes := getattr(error, "__notes__", None):
-            body["where"] = to_json(redact.hide(str(notes[0]), self._secrets)[:200])
-        if isinstance(error, KeyturnError):
-            body |= {key: to_json(value) for key, value in error.facts.items()}
-        ended, became = standing_approvals.ended_by(error)
-        event = Event("workflow-failed", self._actor, {**body, "epoch": self.lease.epoch})
-        return End(Status.FAILED, reason=code, error=body, events=[event], ended=ended, ended_as=became)
-
-    def _held(self, error: Frozen) -> End:
-        """A freeze holds it: handed back, and claimed again when that is over."""
-        until = datetime.fromisoformat(str(error.facts["until"]))
-        told = Event("execution-held", self._actor, {"code": error.code, "detail": error.detail, **error.facts})
-        return End(Status.READY, reason=error.code, run_at=until, events=[told])
+        planned = pause.breakpoint_at(self.lease, await self._law(), checkpoint, snapshot.next, now)
+        return paused(planned, tells=self._laws.tells)
 
     # Commits
 
@@ -300,6 +230,10 @@ class Segment:
     def _secrets(self) -> list[object]:
         """What holds the secrets that the graph was given: its input and what was approved."""
         return [self.lease.input, *(one.settled.action for one in self.lease.decided)]
+
+    @cached_property
+    def _hiding(self) -> Hiding:
+        return redact.hiding(self._secrets)
 
     @property
     def _actor(self) -> str:
@@ -405,6 +339,9 @@ class Segment:
             return await self._finish_without_state(end if end.status is Status.FAILED else self._failed(error))
         self._ring()
         return end.status
+
+    def _failed(self, error: Exception) -> End:
+        return failed(error, self._actor, self.lease.epoch, self._secrets)
 
     async def fail(self, error: KeyturnError) -> Status:
         """End the lease without running anything."""

@@ -8,6 +8,8 @@ from typing import Any, cast
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langgraph.types import GraphOutput, Interrupt
 
+from orchestrator.core.canonical import Hiding
+
 # Takes a part of a message: its id, its node, the text that is new, and whether it is complete.
 Tell = Callable[[str, str, str, bool], None]
 
@@ -29,6 +31,26 @@ async def output_of(parts: AsyncIterator[Mapping[str, Any]], shown: frozenset[st
             interrupts += part.get("interrupts") or ()
     writing.close()
     return GraphOutput(value=value, interrupts=tuple(interrupts))
+
+
+class Veil:
+    """Lets messages through without the secrets that a workflow was given, also where one comes in two pieces."""
+
+    def __init__(self, hiding: Hiding, tell: Tell) -> None:
+        self._hiding = hiding
+        self._tell = tell
+        # The end of what was said of each message, which may be the beginning of a secret.
+        self._kept: dict[str, str] = {}
+
+    def __call__(self, message_id: str, node: str, delta: str, end: bool) -> None:
+        """Tell what is new of a message, but for an end that may still turn out to be a secret."""
+        text = self._hiding(self._kept.pop(message_id, "") + delta)
+        keep = 0 if end else max(self._hiding.longest - 1, 0)
+        said = text[: max(len(text) - keep, 0)]
+        if not end:
+            self._kept[message_id] = text[len(said) :]
+        if said or end:
+            self._tell(message_id, node, said, end)
 
 
 class Writing:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, Required, TypedDict
 
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, AnyMessage
@@ -13,7 +13,7 @@ from orchestrator.sdk import ask, options
 
 
 class Talk(TypedDict, total=False):
-    messages: Annotated[list[AnyMessage], add_messages]
+    messages: Required[Annotated[list[AnyMessage], add_messages]]
     runs: int
     fail: bool
 
@@ -22,7 +22,7 @@ def _said(state: Talk) -> str:
     return str(state["messages"][-1].text)
 
 
-def count(state: Talk) -> Talk:
+def count(state: Talk) -> dict[str, object]:
     """Which run of the thread this is; fails on demand."""
     if _said(state) == "fail":
         message = "asked to fail"
@@ -30,13 +30,13 @@ def count(state: Talk) -> Talk:
     return {"runs": state.get("runs", 0) + 1}
 
 
-def reply(state: Talk) -> Talk:
+def reply(state: Talk) -> dict[str, object]:
     """Say what was said first in the thread and how often it has run; asks when it is told to."""
     said = _said(state)
     if said.startswith("ask"):
         said = f"{said}: {ask('Which one?')}"
     first = str(state["messages"][0].text)
-    return {"messages": [AIMessage(f"{state['runs']} after {first}: {said}")]}
+    return {"messages": [AIMessage(f"{state.get('runs', 0)} after {first}: {said}")]}
 
 
 def remembering() -> Any:
@@ -50,7 +50,7 @@ def remembering() -> Any:
     return options(builder.compile(), text_nodes=["reply"])
 
 
-class Speech(TypedDict, total=False):
+class Speech(TypedDict):
     messages: Annotated[list[AnyMessage], add_messages]
 
 
@@ -61,7 +61,7 @@ def _model(text: str) -> GenericFakeChatModel:
 async def route(state: Speech) -> Speech:
     """A router whose words are nobody's business."""
     await _model("secret route").ainvoke(state["messages"])
-    return {}
+    return {"messages": []}
 
 
 async def speak(state: Speech) -> Speech:

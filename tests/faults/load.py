@@ -29,10 +29,12 @@ class Load:
         async with asyncio.timeout(60), self.progress:
             await self.progress.wait_for(lambda: self.submitted >= submitted and self.decided >= decided)
 
-    async def run(self, count: int) -> None:
-        """`count` workflows, each submitted, decided by somebody, and seen to its end; every third is rejected."""
+    async def run(self, count: int, first: int = 0) -> None:
+        """`count` workflows from number `first` on, each submitted, decided by somebody, and seen to its end; every
+        third is rejected.
+        """
         async with asyncio.TaskGroup() as group:
-            for number in range(count):
+            for number in range(first, first + count):
                 group.create_task(self._one(number))
 
     async def _one(self, number: int) -> None:

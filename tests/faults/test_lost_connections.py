@@ -19,7 +19,7 @@ from tests.faults.rig import Rig, rigged, supervising
 from tests.faults.target import Target
 
 GRAPHS = ("governed", "bound", "two_questions", "side_by_side", "auto_twice", "fan_out")
-ANNOUNCED = "COMMIT after SELECT keyturn.append_events"
+ANNOUNCED = "SELECT keyturn.note_events"
 Case = tuple[Proxy, Point, Moment]
 
 
