@@ -18,6 +18,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from orchestrator.embedded import EmbeddedPostgres
 from orchestrator.service.schema import prepare_database
+from tests.node import node
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -94,3 +95,9 @@ def empty_database_url(pg: PostgresForTests) -> Iterator[str]:
     name = pg.create_database()
     yield pg.database_url(name)
     pg.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def node_modules() -> Path:
+    """The npm clients of tests/node, installed."""
+    return node.install()

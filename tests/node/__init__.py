@@ -1,0 +1,1 @@
+"""The npm clients that people already have, run by Node against a served Keyturn."""
