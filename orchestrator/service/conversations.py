@@ -10,7 +10,7 @@ from orchestrator.core.canonical import redact
 from orchestrator.core.errors import InvalidInput, NothingPending, ThreadBusy
 from orchestrator.core.model import Status
 from orchestrator.core.plain import plain_json
-from orchestrator.service import acting, assistants, resuming, states, threads, workflows
+from orchestrator.service import acting, assistants, resuming, states, workflows
 from orchestrator.service.context import Caller, Context
 from orchestrator.service.resuming import Entry
 from orchestrator.service.threads import Thread, no_thread, thread_of
@@ -50,10 +50,11 @@ def told(thread: Thread) -> Told:
 
 async def find(ctx: Context, caller: Caller, thread_id: str) -> Thread:
     """The thread, or the workflow of this id as one. NotFound, also for one that was deleted."""
-    found = await threads.find(ctx, caller, thread_id)
-    if found.ended_reason == _DELETED:
+    async with ctx.db.connection() as conn:
+        row = await rows.find(conn, caller.namespace, thread_id)
+    if row is None or row["ended_reason"] == _DELETED:
         raise no_thread(thread_id)
-    return found
+    return thread_of(row)
 
 
 async def search(ctx: Context, caller: Caller, wanted: Wanted) -> list[Thread]:

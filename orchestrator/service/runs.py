@@ -134,7 +134,6 @@ async def _kept(ctx: Context, caller: Caller, thread: Thread, new: _New) -> Run:
 
 async def find(ctx: Context, caller: Caller, thread: Thread, run_id: str) -> Run:
     """A run of the thread. NotFound."""
-    caller.need("read")
     async with ctx.db.connection() as conn:
         found = await runs.of_thread(conn, caller.namespace, thread.thread_key, run_id)
     if not found:

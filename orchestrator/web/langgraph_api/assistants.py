@@ -15,7 +15,7 @@ from orchestrator.web.auth import Ctx, Reader
 from orchestrator.web.langgraph_api import shapes
 from orchestrator.wire_langgraph import AssistantSearch
 
-router = APIRouter(tags=["langgraph"])
+router = APIRouter(tags=["assistants"])
 
 
 @router.get("/info", response_model=None)

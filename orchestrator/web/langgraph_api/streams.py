@@ -118,6 +118,7 @@ class _Parts:
 
 async def lines(visit: Visit, run: Run, modes: Sequence[str], begin: int) -> AsyncIterator[bytes]:
     """The run from behind `begin` to its pause or its end, as server-sent events."""
+    modes = modes if visit.reads else ()
     parts, sent = _Parts(run, modes), ""
     yield _line(("metadata", {"run_id": run.run_id, "thread_id": run.thread_id, "attempt": 1}))
     try:

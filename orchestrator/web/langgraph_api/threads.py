@@ -22,7 +22,7 @@ from orchestrator.wire_langgraph import (
     ThreadSearch,
 )
 
-router = APIRouter(tags=["langgraph"])
+router = APIRouter(tags=["threads"])
 Limit = Annotated[int, Query(ge=1, le=1000)]
 _END = ("__end__", "END")
 

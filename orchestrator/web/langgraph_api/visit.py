@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from orchestrator.service import conversations, runs, states
 from orchestrator.service.context import Caller
@@ -21,8 +21,15 @@ class Visit:
     thread_id: str
     following: Following
 
+    @property
+    def reads(self) -> bool:
+        """Whether the caller may see more of the run than how it ends."""
+        return "read" in self.who.permissions
+
     async def state(self) -> ThreadState:
-        """The thread's state by now."""
+        """The thread's state by now, as far as the caller may see it."""
+        if not self.reads:
+            return ThreadState()
         found = await conversations.find(self.parts.context, self.who, self.thread_id)
         return await states.state(self.parts.context, self.who, found)
 
@@ -35,7 +42,8 @@ class Visit:
 
 async def visit(parts: Parts, who: Caller, presented: str, run: Run) -> Visit:
     """Begin to follow a run; refused here where it cannot be. NotFound, Unavailable."""
-    who.need("read")
-    following = Following(parts, who, presented, run.workflow_id)
+    # Whoever began a run may know when it is over.
+    follower = replace(who, permissions=who.permissions | {"read"})
+    following = Following(parts, follower, presented, run.workflow_id)
     await following.ready(run.after_seq)
     return Visit(parts, who, run.thread_id, following)
