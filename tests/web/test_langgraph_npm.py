@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import re
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +15,7 @@ import pytest
 
 from tests.apps.dialect_graphs import CALLS
 from tests.harness import APPS, running
-from tests.node.node import run_script
+from tests.node.node import FOLDER, run_script
 from tests.web.test_langgraph_api import People, people
 
 
@@ -69,3 +73,24 @@ async def test_agent_chat_ui_talks_decides_and_lists_its_threads(at: People) -> 
     assert (found["info"], found["first"], found["second"], found["last"]) == (True, "end", "end", "done")
     assert (found["asked"], found["next"], found["resolved"]) == (1, True, [422, "unsupported"])
     assert found["threads"] == ["human"]
+
+
+async def test_the_clients_in_the_documentation_run_as_they_stand(database_url: str, node_modules: Path) -> None:
+    page = (APPS.parents[1] / "docs" / "langgraph-api.md").read_text(encoding="utf-8")
+    script = re.findall(r"^```(python|js)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert [language for language, _ in script] == ["python", "js"]
+    app = APPS.parents[1] / "graphs" / "langgraph.json"
+    async with running(database_url, app=app) as keyturn, people(keyturn) as found:
+        env = {**os.environ, "URL": found.edge.url, "KEY": found.keys["rita"]}
+        for language, text in script:
+            # A module that Node reads from its input finds packages below the working directory.
+            command = [sys.executable, "-c", text] if language == "python" else ["node", "--input-type=module"]
+            process = await asyncio.create_subprocess_exec(
+                *command, cwd=FOLDER, env=env, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+            )  # fmt: skip
+            async with asyncio.timeout(60):
+                told, wrong = await process.communicate(text.encode())
+            assert process.returncode == 0, wrong.decode()
+            assert "Publish this release note?" in told.decode()
+            assert "- Faster start" in told.decode().partition("published")[2]
