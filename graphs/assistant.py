@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypedDict, cast
 
 from langchain_core.messages import (
@@ -30,8 +29,9 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.prebuilt import ToolNode
 from langgraph.types import Send
 
+from graphs.models import chat_model
 from graphs.tools import TOOLS
-from orchestrator.sdk import PURE, InvalidInput, confident, options
+from orchestrator.sdk import PURE, confident, options
 
 SCRIPTED = "scripted (no language model)"
 MOST_TURNS = 8
@@ -87,14 +87,8 @@ async def answer(messages: Sequence[BaseMessage]) -> AIMessage:
     name = model_name()
     if name == SCRIPTED:
         return scripted(messages)
-    try:
-        init = cast("Callable[[str], Any]", import_module("langchain.chat_models").init_chat_model)
-        model = init(name).bind_tools(_LANGCHAIN)
-    except ImportError as error:
-        detail = f"KEYTURN_ASSISTANT_MODEL is {name}, and {error.name or error} is not installed: pip install langchain"
-        detail += " and the package of the model's provider, or unset the variable to use the script"
-        raise InvalidInput(detail, model=name) from error
-    return cast("AIMessage", await model.ainvoke([SystemMessage(INSTRUCTIONS), *messages]))
+    model = chat_model(name, "KEYTURN_ASSISTANT_MODEL").bind_tools(_LANGCHAIN)
+    return await model.ainvoke([SystemMessage(INSTRUCTIONS), *messages])
 
 
 _COMMANDS: Mapping[str, re.Pattern[str]] = {

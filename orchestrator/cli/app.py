@@ -11,7 +11,7 @@ from typing import Annotated, cast
 
 import typer
 
-from orchestrator.cli import admin, audit, decisions, delegations, governing, policy, processes, workflows
+from orchestrator.cli import admin, audit, decisions, delegations, governing, inbox, policy, processes, workflows
 from orchestrator.cli.output import complain
 from orchestrator.cli.session import REFUSED, UNREACHABLE, USAGE
 from orchestrator.core.errors import InvalidInput, KeyturnError, Unavailable
@@ -22,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Run automations that must not act alone: submit, look, approve.",
 )
-for part in (workflows.app, decisions.app, governing.app, processes.app):
+for part in (workflows.app, decisions.app, governing.app, processes.app, inbox.app):
     app.registered_commands.extend(part.registered_commands)
 app.add_typer(admin.people_app, name="people")
 app.add_typer(admin.keys_app, name="keys")

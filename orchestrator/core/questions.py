@@ -10,14 +10,17 @@ from orchestrator.core.json_schema import problems
 
 
 def check_answer(question: Mapping[str, object], answer: object) -> None:
-    """Raise AnswerInvalid, saying what is accepted, unless `answer` fits the options and the JSON Schema."""
+    """Raise AnswerInvalid, saying what is accepted, unless `answer` fits the JSON Schema, or the options without one.
+
+    Beside a schema the options are only what is offered: the schema says what else is an answer.
+    """
     options = cast("Sequence[object] | None", question.get("options"))
-    if options is not None and answer not in options:
+    schema = cast("Mapping[str, object] | None", question.get("schema"))
+    if options is not None and schema is None and answer not in options:
         shown = ", ".join(repr(option) for option in options)
         detail = f"the answer must be one of: {shown}"
         raise AnswerInvalid(detail, allowed=list(options))
-    schema = cast("Mapping[str, object] | None", question.get("schema"))
-    if schema is None:
+    if schema is None or (options is not None and answer in options):
         return
     if found := problems(schema, answer, "answer", most=1):
         raise AnswerInvalid(found[0], schema=dict(schema))

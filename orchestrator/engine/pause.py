@@ -178,7 +178,8 @@ def _question(lease: Lease, law: Law, ask: Ask, now: datetime) -> Params:
     if lease.mode == "autonomous" and "default" in question:
         check_answer(question, question["default"])
         row |= resolved(ApprovalState.ANSWERED, "answer", terms, "the declared default", now)
-        row["decision"] = {**cast("Mapping[str, object]", row["decision"]), "answer": question["default"]}
+        decision = cast("Mapping[str, object]", row["decision"])
+        row["decision"] = {**decision, "answer": question["default"], "defaulted": True}
         row["route"] = Route.AUTO.value
     return row
 

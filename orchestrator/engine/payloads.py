@@ -342,7 +342,8 @@ def write(dialect: str, settled: Sequence[Settled]) -> object:
 def _write_keyturn(one: Settled) -> Json:
     by = list(cast("Sequence[str]", one.decision["by"]))
     if one.ask_kind is Kind.QUESTION:
-        return {"answer": one.decision["answer"], "by": by}
+        defaulted = {"defaulted": True} if one.decision.get("defaulted") else {}
+        return {"answer": one.decision["answer"], "by": by, **defaulted}
     return {
         "approved": one.verdict == "approve",
         "by": by,

@@ -121,13 +121,13 @@ class Segment:
     async def _invoke(self, feed: object, interrupt_after: list[str] | None = None) -> GraphOutput[Any]:
         graph = cast("Any", self._entry.graph)
         how: dict[str, object] = {
-            "durability": "sync", "version": "v2", "control": self.control, "interrupt_after": interrupt_after
+            "durability": "sync", "version": "v2", "control": self.control, "interrupt_after": interrupt_after,
+            "output_keys": graph.output_channels,
         }  # fmt: skip
         if shown := self._entry.text_nodes:
             parts = graph.astream(feed, self._thread(), stream_mode=["values", "messages"], subgraphs=True, **how)
             return await output_of(parts, shown, Veil(self._hiding, self._say))
-        output: GraphOutput[Any] = await graph.ainvoke(feed, self._thread(), **how)
-        return output
+        return cast("GraphOutput[Any]", await graph.ainvoke(feed, self._thread(), **how))
 
     def _note(self, kind: str, data: Mapping[str, object]) -> None:
         told = {name: self._hiding(value) if isinstance(value, str) else value for name, value in data.items()}

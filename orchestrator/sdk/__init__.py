@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     from orchestrator.core.confidence import Confidence
     from orchestrator.sdk.confidence import calculate_confidence, confident
     from orchestrator.sdk.effects import Effect, Happened, Unknown, effect
-    from orchestrator.sdk.gate import Decision, ask, confirm, request_approval
+    from orchestrator.sdk.gate import Answer, Decision, ask, asked, confirm, request_approval
     from orchestrator.sdk.runtime import idempotency_key
     from orchestrator.sdk.tool import HitlTool, ToolRejected, hitl_tool, tool_key
 
 # Imported when first asked for: some bring LangGraph along, which the client and the command line do without.
 _HOMES = {
+    "Answer": "orchestrator.sdk.gate",
     "Confidence": "orchestrator.core.confidence",
     "Decision": "orchestrator.sdk.gate",
     "Effect": "orchestrator.sdk.effects",
@@ -30,6 +31,7 @@ _HOMES = {
     "ToolRejected": "orchestrator.sdk.tool",
     "Unknown": "orchestrator.sdk.effects",
     "ask": "orchestrator.sdk.gate",
+    "asked": "orchestrator.sdk.gate",
     "calculate_confidence": "orchestrator.sdk.confidence",
     "confident": "orchestrator.sdk.confidence",
     "confirm": "orchestrator.sdk.gate",
@@ -44,6 +46,7 @@ __all__ = [
     "PURE",
     "Action",
     "ActionRejected",
+    "Answer",
     "Confidence",
     "Decision",
     "DigestMismatch",
@@ -56,6 +59,7 @@ __all__ = [
     "ToolRejected",
     "Unknown",
     "ask",
+    "asked",
     "calculate_confidence",
     "confident",
     "confirm",

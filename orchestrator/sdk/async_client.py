@@ -25,6 +25,7 @@ from orchestrator.sdk.calls import (
     SubmitOptions,
 )
 from orchestrator.sdk.following import Following, Waiting
+from orchestrator.sdk.inbox import AsyncInbox
 from orchestrator.sdk.request import ApiError, Call, Unreachable
 from orchestrator.sdk.transport import BROKEN, DEFAULT_URL, TRIES
 from orchestrator.wire import (
@@ -66,7 +67,7 @@ from orchestrator.wire import (
 T = TypeVar("T")
 
 
-class AsyncKeyturn:
+class AsyncKeyturn(AsyncInbox):
     """The async client; see `Keyturn`. Use it in an `async with` statement, or call `close`."""
 
     def __init__(self, url: str = DEFAULT_URL, key: str | None = None, *, timeout: float = 10.0) -> None:

@@ -26,6 +26,7 @@ from orchestrator.sdk.calls import (
     SubmitOptions,
 )
 from orchestrator.sdk.following import Following, Waiting
+from orchestrator.sdk.inbox import Inbox
 from orchestrator.sdk.request import ApiError, Call, ClientError, Problem, Unreachable
 from orchestrator.sdk.transport import BROKEN, DEFAULT_URL, TRIES
 from orchestrator.wire import (
@@ -69,7 +70,7 @@ __all__ = ["DEFAULT_URL", "ApiError", "AsyncKeyturn", "ClientError", "Keyturn", 
 T = TypeVar("T")
 
 
-class Keyturn:
+class Keyturn(Inbox):
     """A sync client, for one thread at a time. Use it in a `with` statement, or call `close`.
 
     Methods raise ApiError for a refusal, Unreachable when no answer comes, ValueError for what cannot be sent at all.

@@ -146,6 +146,15 @@ def mismatch(decision: Decision, wanted: Mapping[str, object]) -> DigestMismatch
     return DigestMismatch(detail, approval_id=decision.approval_id, changed=changed)
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer and who gave it. `defaulted`: nobody was asked, it is the default that the question declares."""
+
+    value: object
+    by: tuple[str, ...] = ()
+    defaulted: bool = False
+
+
 def ask(
     prompt: str,
     *,
@@ -156,8 +165,20 @@ def ask(
     """Ask a person a question and wait for the answer.
 
     `options` limits the answer to one of these; `schema` is a JSON Schema the answer must match, checked before the
-    graph sees it. `default` answers at once in a session that may not ask.
+    graph sees it. With both, the options are what is offered, and the schema says what else is an answer. `default`
+    answers at once in a session that may not ask.
     """
+    return asked(prompt, options=options, schema=schema, default=default).value
+
+
+def asked(
+    prompt: str,
+    *,
+    options: Sequence[str] | None = None,
+    schema: Mapping[str, object] | None = None,
+    default: object = None,
+) -> Answer:
+    """The same as `ask`, with who answered."""
     payload: dict[str, object] = {"type": "question", "prompt": prompt}
     if options is not None:
         payload["options"] = list(options)
@@ -166,7 +187,12 @@ def ask(
     if default is not None:
         payload["default"] = default
     value = interrupt(payload)
-    return cast("Mapping[str, object]", value).get("answer") if isinstance(value, Mapping) else value
+    if not isinstance(value, Mapping):
+        # A runner that is not Keyturn gives the bare answer.
+        return Answer(value)
+    told = cast("Mapping[str, object]", value)
+    by = cast("Sequence[str]", told.get("by") or ())
+    return Answer(told.get("answer"), tuple(by), defaulted=bool(told.get("defaulted")))
 
 
 def confirm(prompt: str, *, default: bool | None = None) -> bool:

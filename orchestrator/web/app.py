@@ -29,6 +29,7 @@ from orchestrator.web import (
     audit,
     delegations,
     health,
+    inbox,
     langgraph_api,
     links,
     policies,
@@ -97,6 +98,7 @@ def create_app(settings: Settings, *, context: Context | None = None, clock: Clo
         delegations.router,
         policies.router,
         audit.router,
+        inbox.router,
         *langgraph_api.routers,
     ):
         app.include_router(router, dependencies=[Depends(authenticated)])

@@ -29,7 +29,19 @@ from orchestrator.core.policy_file import PolicyBook, PolicyEntry
 from orchestrator.core.risk import RiskRules
 from orchestrator.sdk.runbooks import load_runbook, load_runbooks
 from orchestrator.settings import ENV_PREFIX, Settings
-from orchestrator.web import admin, approvals, audit, delegations, health, links, policies, stream, waiting, workflows
+from orchestrator.web import (
+    admin,
+    approvals,
+    audit,
+    delegations,
+    health,
+    inbox,
+    links,
+    policies,
+    stream,
+    waiting,
+    workflows,
+)
 from orchestrator.web.problems import STATUS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -266,7 +278,7 @@ def test_every_variable_named_is_read_somewhere(page: Path) -> None:
 
 
 def test_the_table_of_routes_is_complete() -> None:
-    modules = (admin, approvals, audit, delegations, health, links, policies, stream, waiting, workflows)
+    modules = (admin, approvals, audit, delegations, health, inbox, links, policies, stream, waiting, workflows)
     routers = [module.router for module in modules]
     routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
     # Where GET is served, HEAD goes without saying.

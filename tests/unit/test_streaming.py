@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
@@ -37,7 +39,7 @@ def test_a_secret_is_hidden_wherever_the_text_is_cut(words: list[str], cuts: lis
     places = sorted({0, len(whole), *(cut for cut in cuts if cut < len(whole))})
     told = Told()
     veil = Veil(redact.hiding(HELD), told)
-    for begin, end in zip(places, places[1:], strict=False):
+    for begin, end in itertools.pairwise(places):
         veil("m", "node", whole[begin:end], False)
     veil("m", "node", "", True)
     assert "k-12345-secret" not in told.text

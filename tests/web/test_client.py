@@ -78,7 +78,8 @@ async def test_the_sync_client_does_the_same(edge: Edge, keyturn: harness.Keytur
 
 def test_both_clients_have_the_same_methods_with_the_same_arguments() -> None:
     def taken(client: type[Keyturn | AsyncKeyturn]) -> dict[str, list[tuple[str, object]]]:
-        methods = {name: found for name, found in vars(client).items() if not name.startswith("_")}
+        every = {name: found for base in reversed(client.__mro__[:-1]) for name, found in vars(base).items()}
+        methods = {name: found for name, found in every.items() if not name.startswith("_")}
         return {
             name: [(one.name, one.default) for one in inspect.signature(found).parameters.values()]
             for name, found in methods.items()
