@@ -178,7 +178,7 @@ def _from_inbox(row: Json, value: object) -> object:
             edited = cast("Json", args)
             return {"type": "edit", "edited_action": {"name": edited.get("action"), "args": edited.get("args")}}
         case _:
-            return value
+            return cast("object", value)
 
 
 def _as_many(asked: Sequence[Json], given: object, wanted: str) -> Sequence[object]:

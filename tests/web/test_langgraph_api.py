@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import httpx
@@ -30,12 +30,12 @@ class People:
         self.keys = keys
         self._clients = clients
 
-    def __getattr__(self, name: str) -> LangGraphClient:
+    def __getattr__(self, name: str) -> Any:
         return self._clients[name]
 
 
 @contextlib.asynccontextmanager
-async def people(keyturn: Keyturn) -> AsyncIterator[People]:
+async def people(keyturn: Keyturn) -> AsyncGenerator[People]:
     async with served(keyturn) as edge, keyturn.working(), contextlib.AsyncExitStack() as stack:
         keys = {name: await edge.key(name) for name in ("rita", "tom", "tara", "theo", "cleo")}
         clients = {

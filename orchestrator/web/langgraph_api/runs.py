@@ -40,7 +40,7 @@ async def _begun(ctx: Context, who: Caller, thread: Thread, body: RunCreate) -> 
     kwargs: dict[str, object] = {"stream_mode": list(streams.modes_of(body.stream_mode))}
     graph = (await assistants.find(ctx, body.assistant_id)).graph
     _check(body)
-    await _check_checkpoint(ctx, who, thread, body)
+    await _check_checkpoint(ctx, thread, body)
     command = {key: value for key, value in (body.command or {}).items() if value is not None}
     if not command:
         return await runs.start(
@@ -81,12 +81,12 @@ def _check(body: RunCreate) -> None:
         raise Unsupported(f"{detail}; leave it out", field=given[0])
 
 
-async def _check_checkpoint(ctx: Context, who: Caller, thread: Thread, body: RunCreate) -> None:
+async def _check_checkpoint(ctx: Context, thread: Thread, body: RunCreate) -> None:
     """A run goes on from the newest state. Clients say which one they have seen, and that must be it."""
     seen = body.checkpoint_id or shapes.checkpoint_id_of(body.checkpoint)
     if seen is None:
         return
-    newest = (await states.state(ctx, who, thread)).checkpoint_id
+    newest = await states.head(ctx, thread)
     if seen != newest:
         detail = (
             f"a run goes on from the thread's newest state ({newest}), and no fork is made of an earlier one; read the"
