@@ -14,6 +14,7 @@ from typing import Any
 
 from fastapi import Depends, FastAPI
 from fastapi.routing import APIRoute
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orchestrator.config import load_governance
@@ -105,6 +106,12 @@ def create_app(settings: Settings, *, context: Context | None = None, clock: Clo
     install_problems(app)
     app.add_middleware(Limits)
     app.add_middleware(Measured, telemetry=telemetry)
+    if settings.browser_origins:
+        # A key is sent by a script that knows it; no cookie of ours goes along by itself.
+        app.add_middleware(
+            CORSMiddleware, allow_origins=settings.browser_origins, allow_methods=["*"], allow_headers=["*"],
+            expose_headers=["Content-Location", "Location", "Retry-After"],
+        )  # fmt: skip
     return app
 
 

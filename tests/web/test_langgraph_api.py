@@ -448,3 +448,16 @@ async def test_another_namespace_sees_nothing_of_a_thread(dialects: People) -> N
             body = {"assistant_id": "anything", "command": {"resume": {asked["id"]: True}}}
             assert (await http.post(f"/threads/{thread_id}/runs{end}", json=body)).status_code == 404
         assert (await http.post("/threads/search", json={})).json() == []
+
+
+async def test_an_application_in_a_browser_is_let_in_where_its_origin_is_named(database_url: str) -> None:
+    inbox = "https://inbox.example.org"
+    origins = f"https://other.example.org, {inbox}"
+    async with running(database_url, cors_origins=origins) as keyturn, served(keyturn) as edge, edge.http() as http:
+        wanted = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "x-api-key"}
+        asked = await http.options("/threads/search", headers={"Origin": inbox, **wanted})
+        assert (asked.status_code, asked.headers["access-control-allow-origin"]) == (200, inbox)
+        answer = await http.get("/info", headers={"Origin": inbox, "X-API-Key": await edge.key()})
+        assert "Content-Location" in answer.headers["access-control-expose-headers"]
+        stranger = await http.get("/info", headers={"Origin": "https://evil.example.org"})
+        assert "access-control-allow-origin" not in stranger.headers
