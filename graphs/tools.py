@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import Field
 
+from graphs.files import folder
 from orchestrator.sdk import Happened, InvalidInput, Unknown, effect, hitl_tool, tool_key
 from orchestrator.sdk.executors import Context, Secrets, sql
 from orchestrator.sdk.operations import data_dir
@@ -31,13 +32,6 @@ MOST_RECIPIENTS = 500
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 Amount = Annotated[float, Field(gt=0, le=1_000_000_000, allow_inf_nan=False)]
 Recipients = Annotated[list[str], Field(min_length=1, max_length=MOST_RECIPIENTS)]
-
-
-def folder(variable: str, default: str) -> Path:
-    """A folder of an environment variable, else one below Keyturn's data folder; made when it is not there."""
-    found = Path(os.environ.get(variable) or data_dir() / default).expanduser().resolve()
-    found.mkdir(parents=True, exist_ok=True)
-    return found
 
 
 def entry(parent: Path, name: str, what: str) -> Path:

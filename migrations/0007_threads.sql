@@ -29,12 +29,20 @@ ALTER TABLE keyturn.workflows
     ADD COLUMN thread_key text REFERENCES keyturn.threads,
     ADD COLUMN continues  boolean NOT NULL DEFAULT false,
     ADD COLUMN capture    boolean NOT NULL DEFAULT false,
+    -- It has a plan of steps, or has told its progress.
+    ADD COLUMN task       boolean NOT NULL DEFAULT false,
     -- The number of the newest note told between commits, so that none is told twice.
     ADD COLUMN noted      bigint NOT NULL DEFAULT 0;
 CREATE UNIQUE INDEX workflows_active_on_thread ON keyturn.workflows (thread_key)
     WHERE thread_key IS NOT NULL AND status IN ('ready', 'running', 'waiting');
 CREATE INDEX workflows_by_thread ON keyturn.workflows (thread_key, created_at DESC) WHERE thread_key IS NOT NULL;
 CREATE INDEX workflows_captured ON keyturn.workflows (namespace, created_at DESC, workflow_id DESC) WHERE capture;
+
+CREATE INDEX workflows_tasks_open ON keyturn.workflows (namespace, requester) WHERE task AND finished_at IS NULL;
+CREATE INDEX workflows_tasks_ended ON keyturn.workflows (namespace, requester, finished_at)
+    WHERE task AND finished_at IS NOT NULL;
+-- The newest that a node told of its progress.
+CREATE INDEX events_progress ON keyturn.events (workflow_id, (body ->> 'node'), seq DESC) WHERE type = 'progress';
 
 ALTER TABLE keyturn.graphs ADD COLUMN traits json NOT NULL DEFAULT '{}';
 
@@ -78,7 +86,8 @@ BEGIN
         w.last_hash := keyturn.chain_events(p_workflow, w.namespace, w.last_seq, w.last_hash, coalesce(p_now, now()),
                                             p_types, p_actors, p_bodies);
         UPDATE keyturn.workflows
-           SET last_seq = w.last_seq + cardinality(p_types), last_hash = w.last_hash, noted = p_number
+           SET last_seq = w.last_seq + cardinality(p_types), last_hash = w.last_hash, noted = p_number,
+               task = task OR 'progress' = ANY (p_types)
          WHERE workflow_id = p_workflow;
     END IF;
     RETURN true;
@@ -162,7 +171,7 @@ BEGIN
         -- Progress was made, so the claims without progress start from nothing.
         UPDATE keyturn.workflows
            SET checkpointed = true, attempts = 0, node = p.node, updated_at = v_now,
-               risk_level = coalesce(p.risk, risk_level),
+               risk_level = coalesce(p.risk, risk_level), task = task OR coalesce('progress' = ANY (p.types), false),
                last_seq = w.last_seq, last_hash = w.last_hash
          WHERE workflow_id = p_workflow;
     ELSE
@@ -171,6 +180,7 @@ BEGIN
                risk_level = coalesce(p.risk, risk_level), checkpointed = checkpointed OR p.checkpointed,
                attempts = CASE WHEN p.progress THEN 0 ELSE attempts END, owner = NULL, lease_until = NULL,
                run_at = coalesce(p.run_at, run_at), updated_at = v_now, finished_at = CASE WHEN p.finished THEN v_now END,
+               task = task OR coalesce('progress' = ANY (p.types), false),
                last_seq = w.last_seq, last_hash = w.last_hash
          WHERE workflow_id = p_workflow;
     END IF;

@@ -363,6 +363,7 @@ CREATE TABLE keyturn.workflows (
     thread_key text,
     continues boolean NOT NULL DEFAULT false,
     capture boolean NOT NULL DEFAULT false,
+    task boolean NOT NULL DEFAULT false,
     noted bigint NOT NULL DEFAULT 0,
     CONSTRAINT workflows_pkey PRIMARY KEY (workflow_id),
     CONSTRAINT workflows_thread_key_fkey FOREIGN KEY (thread_key) REFERENCES keyturn.threads(thread_key)
@@ -389,6 +390,8 @@ CREATE INDEX deliveries_due ON keyturn.deliveries USING btree (next_at) WHERE ((
 CREATE INDEX effects_by_workflow ON keyturn.effects USING btree (workflow_id);
 
 CREATE INDEX events_feed ON keyturn.events USING btree (namespace, "position");
+
+CREATE INDEX events_progress ON keyturn.events USING btree (workflow_id, ((body ->> 'node'::text)), seq DESC) WHERE (type = 'progress'::text);
 
 CREATE INDEX graphs_newest ON keyturn.graphs USING btree (graph, offered_at DESC);
 
@@ -427,6 +430,10 @@ CREATE INDEX workflows_leased ON keyturn.workflows USING btree (lease_until) WHE
 CREATE INDEX workflows_page ON keyturn.workflows USING btree (namespace, created_at DESC, workflow_id DESC);
 
 CREATE INDEX workflows_ready ON keyturn.workflows USING btree (priority DESC, run_at) WHERE ((status)::text = 'ready'::text);
+
+CREATE INDEX workflows_tasks_ended ON keyturn.workflows USING btree (namespace, requester, finished_at) WHERE (task AND (finished_at IS NOT NULL));
+
+CREATE INDEX workflows_tasks_open ON keyturn.workflows USING btree (namespace, requester) WHERE (task AND (finished_at IS NULL));
 
 CREATE OR REPLACE FUNCTION keyturn.append_events(p_workflow text, p_at timestamp with time zone, p_types text[], p_actors text[], p_bodies text[])
  RETURNS bigint
@@ -568,7 +575,7 @@ BEGIN
         -- Progress was made, so the claims without progress start from nothing.
         UPDATE keyturn.workflows
            SET checkpointed = true, attempts = 0, node = p.node, updated_at = v_now,
-               risk_level = coalesce(p.risk, risk_level),
+               risk_level = coalesce(p.risk, risk_level), task = task OR coalesce('progress' = ANY (p.types), false),
                last_seq = w.last_seq, last_hash = w.last_hash
          WHERE workflow_id = p_workflow;
     ELSE
@@ -577,6 +584,7 @@ BEGIN
                risk_level = coalesce(p.risk, risk_level), checkpointed = checkpointed OR p.checkpointed,
                attempts = CASE WHEN p.progress THEN 0 ELSE attempts END, owner = NULL, lease_until = NULL,
                run_at = coalesce(p.run_at, run_at), updated_at = v_now, finished_at = CASE WHEN p.finished THEN v_now END,
+               task = task OR coalesce('progress' = ANY (p.types), false),
                last_seq = w.last_seq, last_hash = w.last_hash
          WHERE workflow_id = p_workflow;
     END IF;
@@ -715,7 +723,8 @@ BEGIN
         w.last_hash := keyturn.chain_events(p_workflow, w.namespace, w.last_seq, w.last_hash, coalesce(p_now, now()),
                                             p_types, p_actors, p_bodies);
         UPDATE keyturn.workflows
-           SET last_seq = w.last_seq + cardinality(p_types), last_hash = w.last_hash, noted = p_number
+           SET last_seq = w.last_seq + cardinality(p_types), last_hash = w.last_hash, noted = p_number,
+               task = task OR 'progress' = ANY (p_types)
          WHERE workflow_id = p_workflow;
     END IF;
     RETURN true;

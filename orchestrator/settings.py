@@ -63,6 +63,10 @@ class Settings(BaseSettings):
     # A live stream gives a sign of life when it was silent for so long; clients take one that gives none for dead.
     keepalive_seconds: Annotated[float, Field(gt=0, le=15, allow_inf_nan=False)] = 15.0
 
+    # The live view of a person's tasks: how many at most, and how long those that have ended stay in it.
+    tasks_shown: int = Field(default=10, ge=1, le=100)
+    tasks_finished_seconds: Seconds = 300.0
+
     # Names that mark a key's value as a secret, besides those that always do; with commas between them.
     secret_keys: str | None = Field(default=None, max_length=2_000)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,9 @@ class HandWorker:
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
+
+    def note(self, kind: str, data: Mapping[str, object]) -> None:
+        """Nobody watches."""
 
     async def begin_effect(self, key: str, visit: Visit, name: str, binding: Binding | None) -> EffectEntry:
         assert visit.node == "operation"

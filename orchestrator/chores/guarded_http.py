@@ -1,84 +1,22 @@
-"""HTTP to addresses that others have a say in: https only, no redirects, nothing in one's own network.
-
-A name is resolved once, every address it has must be allowed, and the connection goes to one of those very addresses:
-what the name says afterwards does not matter. The name stays in Host and in the TLS handshake.
-"""
+"""Messages over guarded HTTP: which answers mean that it may be tried again, and which that it never will do."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import functools
-import ipaddress
-import socket
 import ssl
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final
 
 import httpx
 
 from orchestrator.chores.message import Undeliverable, Undelivered
+from orchestrator.sdk.guarded_http import DeniedAddress, Guard, NoAnswer, Resolver, allowed, system_resolver
 
-Resolver: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
-_Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+__all__ = ["Answer", "GuardedHttp", "Resolver", "allowed", "system_resolver"]
 
-_PORTS: Final = {"https": 443, "http": 80}
-_LONGEST_ANSWER: Final = 64 * 1024
-_MOST_ADDRESSES: Final = 4
 _RETRY_LATER: Final = frozenset((429, 503))
 # What ends an attempt for good: the receiver says that this address or this message will never do.
 _HOPELESS: Final = frozenset((400, 404, 405, 410, 413, 414, 415, 422))
-
-
-def _networks(*texts: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
-    return tuple(ipaddress.ip_network(text) for text in texts)
-
-
-# Where another address hides in this one, or where nobody's receiver can be. Denied always, switches or not.
-_NEVER: Final = _networks(
-    "0.0.0.0/8", "169.254.0.0/16", "192.0.0.0/24", "192.88.99.0/24", "224.0.0.0/4", "240.0.0.0/4",
-    "168.63.129.16/32",  # the host of a cloud's machines, by a public address
-    "::/128", "::ffff:0:0/96", "::ffff:0:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48", "100::/64", "2001::/23",
-    "2002::/16", "3fff::/20", "fe80::/10", "fec0::/10", "ff00::/8",
-)  # fmt: skip
-# All of IPv6 that is given out.
-_UNICAST: Final = ipaddress.IPv6Network("2000::/3")
-# One's own machine and network, which a channel may be allowed.
-_PRIVATE: Final = _networks(
-    "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "::1/128", "fc00::/7"
-)
-
-
-def allowed(address: str, *, private: bool) -> bool:
-    """Whether a connection to this address may be made."""
-    try:
-        found = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return False
-    if _within(found, _NEVER) or found.is_multicast or found.is_unspecified:
-        return False
-    if _within(found, _PRIVATE):
-        return private
-    # IPv4-compatible and documentation addresses, and whatever else is no place on the internet.
-    return found.is_global and not found.is_reserved and (found.version == 4 or found in _UNICAST)  # noqa: PLR2004
-
-
-def _within(address: _Address, networks: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> bool:
-    return any(address in network for network in networks if network.version == address.version)
-
-
-@functools.cache
-def _trusted() -> ssl.SSLContext:
-    """Whom TLS trusts. Reading them all takes some milliseconds, so it is done once."""
-    return httpx.create_ssl_context(trust_env=False)
-
-
-async def system_resolver(host: str, port: int) -> Sequence[str]:
-    """The addresses that this machine knows for a name."""
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,76 +46,20 @@ class GuardedHttp:
         return await self._request("GET", url, b"", headers)
 
     async def _request(self, method: str, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
-        target = self._target(url)
-        # As it goes over the wire: another way to write the name must not be another name to the resolver.
-        host = target.raw_host.decode("ascii")
+        guard = Guard(self.allow_private, self.allow_http, self.resolver, self.verify, self.seconds)
         try:
-            async with asyncio.timeout(self.seconds):
-                addresses = await self._resolve(host, target.port or _PORTS[target.scheme])
-                answer, asked = await self._send_to_one(method, target, addresses, body, headers)
-        except TimeoutError:
-            raise Undelivered(f"{host} did not answer within {self.seconds:g} s") from None
-        except (httpx.HTTPError, OSError) as error:
-            # The address is not repeated: its path may be a secret.
-            raise Undelivered(f"{host}: {type(error).__name__}") from None
-        _check(host, answer.status, asked)
-        return answer
-
-    def _target(self, url: str) -> httpx.URL:
-        try:
-            target = httpx.URL(url)
-        except httpx.InvalidURL:
-            raise Undeliverable("the channel's url is no address") from None
-        schemes = ("https", "http") if self.allow_http else ("https",)
-        if target.scheme not in schemes or not target.host or target.userinfo:
-            raise Undeliverable(f"the channel's url must be {' or '.join(schemes)}://, a host, and no user or password")
-        return target
-
-    async def _resolve(self, host: str, port: int) -> Sequence[str]:
-        try:
-            found = list(await self.resolver(host, port))
-        except (socket.gaierror, UnicodeError):
-            raise Undelivered(f"{host}: there is no such host") from None
-        if not found:
-            raise Undelivered(f"{host}: there is no such host")
-        if not all(allowed(address, private=self.allow_private) for address in found):
+            reached = await guard.request(method, url, body, headers)
+        except DeniedAddress as denied:
+            if "host" not in denied.facts:
+                raise Undeliverable(f"the channel's url: {denied.detail}") from None
             hint = "" if self.allow_private else "; a receiver of your own needs allow_private: true"
-            raise Undeliverable(f"{host} is at an address that messages are not sent to{hint}")
-        return found[:_MOST_ADDRESSES]
-
-    async def _send_to_one(
-        self, method: str, target: httpx.URL, addresses: Sequence[str], body: bytes, headers: Mapping[str, str]
-    ) -> tuple[Answer, float | None]:
-        """Send to the first address that takes a connection; until there is one, nothing has been sent."""
-        for address in addresses[:-1]:
-            with contextlib.suppress(httpx.ConnectError, httpx.ConnectTimeout):
-                return await self._send(method, target, address, body, headers)
-        return await self._send(method, target, addresses[-1], body, headers)
-
-    async def _send(
-        self, method: str, target: httpx.URL, address: str, body: bytes, headers: Mapping[str, str]
-    ) -> tuple[Answer, float | None]:
-        host = target.netloc.decode("ascii")
-        request = httpx.Request(
-            method, target.copy_with(host=address), content=body,
-            headers={**headers, "Host": host, "User-Agent": "keyturn", "Accept-Encoding": "identity"},
-            extensions={
-                "sni_hostname": target.raw_host.decode("ascii"),
-                "timeout": {**dict.fromkeys(("read", "write", "pool"), self.seconds), "connect": self.seconds / 3},
-            },
-        )  # fmt: skip
-        # The transport itself: it follows no redirects, asks no proxy, and does not log addresses.
-        async with httpx.AsyncHTTPTransport(verify=self.verify or _trusted(), trust_env=False, retries=0) as transport:
-            response = await transport.handle_async_request(request)
-            try:
-                content = bytearray()
-                async for chunk in response.aiter_raw():
-                    content += chunk
-                    if len(content) > _LONGEST_ANSWER:
-                        break
-            finally:
-                await response.aclose()
-        return Answer(response.status_code, bytes(content[:_LONGEST_ANSWER])), _seconds(response.headers)
+            raise Undeliverable(
+                f"{denied.facts['host']} is at an address that messages are not sent to{hint}"
+            ) from None
+        except NoAnswer as silent:
+            raise Undelivered(silent.detail) from None
+        _check(httpx.URL(url).raw_host.decode("ascii"), reached.status, _seconds(reached.headers))
+        return Answer(reached.status, reached.body)
 
 
 def _seconds(headers: httpx.Headers) -> float | None:

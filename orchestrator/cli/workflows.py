@@ -16,7 +16,7 @@ from orchestrator.cli.credentials import UsageError
 from orchestrator.cli.durations import parse_duration
 from orchestrator.cli.output import Column, Output, ago, needs
 from orchestrator.cli.session import REFUSED, AsJson, Profile, Session, Url, WorkflowId, connect
-from orchestrator.cli.watching import event_line, watch_workflow
+from orchestrator.cli.watching import event_line, task_cells, watch_workflow
 from orchestrator.sdk.calls import SubmitOptions
 from orchestrator.wire import ApprovalRecord, Json, VoteRecord, WorkflowStatus
 
@@ -141,6 +141,21 @@ def watch(workflow_id: WorkflowId, *, url: Url = None, profile: Profile = None, 
     """Follow a workflow until it has finished; exit 1 unless it completed."""
     with connect(url, profile, as_json=as_json) as session:
         _finish(session, workflow_id)
+
+
+@app.command()
+def tasks(*, url: Url = None, profile: Profile = None, as_json: AsJson = False) -> None:
+    """Show how far your own long tasks are, and those that ended lately."""
+    with connect(url, profile, as_json=as_json) as session:
+        found = session.client.tasks()
+        if as_json:
+            session.output.json(found)
+            return
+        columns = [Column("WORKFLOW"), Column("STATE"), Column("DONE"), Column("LEFT"), Column("TITLE", fold=True),
+                   Column("SAYS", fold=True)]  # fmt: skip
+        session.output.rows(columns, [task_cells(task) for task in found.tasks], "You have no tasks now.")
+        if found.more and session.output.terminal:
+            session.output.line(f"And {found.more} more: keyturn list")
 
 
 @app.command()

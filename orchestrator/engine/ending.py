@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from langgraph.errors import GraphRecursionError
+from langgraph.errors import GraphRecursionError, NodeTimeoutError
 
 from orchestrator.core.canonical import redact
 from orchestrator.core.errors import Frozen, KeyturnError
 from orchestrator.core.model import ApprovalState, Status
+from orchestrator.core.progress import STEP_TIMED_OUT
 from orchestrator.engine import pause, standing_approvals
 from orchestrator.engine.render import to_json
 from orchestrator.engine.standing import Progress
@@ -77,6 +78,8 @@ def failed(error: Exception, actor: str, epoch: int, secrets: Sequence[object]) 
     code = error.code if isinstance(error, KeyturnError) else "node_error"
     if isinstance(error, GraphRecursionError):
         code = "recursion_limit"
+    if isinstance(error, NodeTimeoutError):
+        code = STEP_TIMED_OUT
     detail = error.detail if isinstance(error, KeyturnError) else f"{type(error).__name__}: {error}"
     # What a graph raises may repeat the secrets it was given, by its input or by what was approved (rule 25).
     told = redact.hide(detail, secrets)[:_MAX_DETAIL]

@@ -280,14 +280,16 @@ class Segment:
     def _ring(self) -> None:
         self._db.ring(events.EVENTS_CHANNEL, self.lease.workflow_id, patient=True)
 
-    async def announce(self) -> None:
-        """Commit what was noted since the last commit, so that watchers of a long node see it run."""
+    async def announce(self) -> bool:
+        """Commit what was noted since the last commit, so that watchers of a long node see it run; whether there was
+        anything.
+        """
         if self._committing.locked():
-            return  # what is noted now comes after what is being committed
+            return False  # what is noted now comes after what is being committed
         async with self._committing:
             noted = self._saver.take_events(_ANNOUNCE_AFTER)
             if not noted:
-                return
+                return False
             self._notes += 1
             told = [Event(kind, self._actor, data) for kind, data in noted]
             try:
@@ -295,7 +297,8 @@ class Segment:
             except KeyturnError:
                 self._saver.give_back(noted)
                 raise
-        self._ring()
+        self._db.ring(events.EVENTS_CHANNEL, self.lease.workflow_id)  # somebody may be looking at it
+        return True
 
     async def _decided_by_policy(self, planned: pause.Pause) -> None:
         """Everything was decided automatically: the decisions are durable before the graph goes on in this lease."""
@@ -398,3 +401,5 @@ class Segment:
 
         async with self._committing:
             await until_stored(once)
+        if self._saver.progress.urgent and self.on_news is not None:
+            self.on_news()  # it was noted while this was being committed

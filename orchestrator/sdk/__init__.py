@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from orchestrator.core.errors import ActionRejected, DigestMismatch, InvalidInput, KeyturnError
+from orchestrator.core.errors import ActionRejected, DigestMismatch, InvalidInput, KeyturnError, StepFailed
 from orchestrator.core.model import Action
 from orchestrator.sdk.options import PURE, GraphOptions, options
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from orchestrator.sdk.effects import Effect, Happened, Unknown, effect
     from orchestrator.sdk.gate import Answer, Decision, ask, asked, confirm, request_approval
     from orchestrator.sdk.runtime import idempotency_key
+    from orchestrator.sdk.stepping import Step, Substep, steps
+    from orchestrator.sdk.telling import progress
     from orchestrator.sdk.tool import HitlTool, ToolRejected, hitl_tool, tool_key
 
 # Imported when first asked for: some bring LangGraph along, which the client and the command line do without.
@@ -28,6 +30,8 @@ _HOMES = {
     "Effect": "orchestrator.sdk.effects",
     "Happened": "orchestrator.sdk.effects",
     "HitlTool": "orchestrator.sdk.tool",
+    "Step": "orchestrator.sdk.stepping",
+    "Substep": "orchestrator.sdk.stepping",
     "ToolRejected": "orchestrator.sdk.tool",
     "Unknown": "orchestrator.sdk.effects",
     "ask": "orchestrator.sdk.gate",
@@ -38,7 +42,9 @@ _HOMES = {
     "effect": "orchestrator.sdk.effects",
     "hitl_tool": "orchestrator.sdk.tool",
     "idempotency_key": "orchestrator.sdk.runtime",
+    "progress": "orchestrator.sdk.telling",
     "request_approval": "orchestrator.sdk.gate",
+    "steps": "orchestrator.sdk.stepping",
     "tool_key": "orchestrator.sdk.tool",
 }
 
@@ -56,6 +62,9 @@ __all__ = [
     "HitlTool",
     "InvalidInput",
     "KeyturnError",
+    "Step",
+    "StepFailed",
+    "Substep",
     "ToolRejected",
     "Unknown",
     "ask",
@@ -67,7 +76,9 @@ __all__ = [
     "hitl_tool",
     "idempotency_key",
     "options",
+    "progress",
     "request_approval",
+    "steps",
     "tool_key",
 ]
 

@@ -63,6 +63,7 @@ from orchestrator.wire import (
     WorkflowRecord,
     WorkflowStatus,
 )
+from orchestrator.wire_progress import TaskList, TaskProgress
 
 T = TypeVar("T")
 
@@ -134,6 +135,14 @@ class AsyncKeyturn(AsyncInbox):
     async def graph(self, workflow_id: str) -> GraphView:
         """A workflow's graph with the state of each node."""
         return await self.send(calls.graph(workflow_id))
+
+    async def progress(self, workflow_id: str) -> TaskProgress:
+        """How far a workflow is: its steps, percent, elapsed and remaining seconds."""
+        return await self.send(calls.progress(workflow_id))
+
+    async def tasks(self) -> TaskList:
+        """Your own tasks that are queued, run, wait or ended lately, newest first."""
+        return await self.send(calls.tasks())
 
     async def drawing(self, workflow_id: str, picture: Literal["mermaid", "svg"] = "mermaid") -> str:
         """A workflow's graph as Mermaid or SVG text."""

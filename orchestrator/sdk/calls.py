@@ -50,6 +50,7 @@ from orchestrator.wire import (
     WorkflowRecord,
     WorkflowStatus,
 )
+from orchestrator.wire_progress import TaskList, TaskProgress
 
 _VERIFY_SECONDS: Final = 60.0
 Permission = Literal["submit", "read", "decide", "act_as", "admin", "audit"]
@@ -143,6 +144,16 @@ def retry(workflow_id: str) -> Call[Changed]:
 def graph(workflow_id: str) -> Call[GraphView]:
     """A workflow's graph with the state of each node."""
     return get(path_of("workflows", workflow_id, "graph"), GraphView, {"format": "json"})
+
+
+def progress(workflow_id: str) -> Call[TaskProgress]:
+    """How far a workflow is."""
+    return get(path_of("workflows", workflow_id, "progress"), TaskProgress)
+
+
+def tasks() -> Call[TaskList]:
+    """The caller's live view."""
+    return get(path_of("tasks"), TaskList)
 
 
 def drawing(workflow_id: str, picture: Literal["mermaid", "svg"]) -> Call[str]:

@@ -64,6 +64,7 @@ from orchestrator.wire import (
     WorkflowRecord,
     WorkflowStatus,
 )
+from orchestrator.wire_progress import TaskList, TaskProgress
 
 __all__ = ["DEFAULT_URL", "ApiError", "AsyncKeyturn", "ClientError", "Keyturn", "Problem", "Unreachable"]
 
@@ -141,6 +142,14 @@ class Keyturn(Inbox):
     def graph(self, workflow_id: str) -> GraphView:
         """A workflow's graph with the state of each node."""
         return self.send(calls.graph(workflow_id))
+
+    def progress(self, workflow_id: str) -> TaskProgress:
+        """How far a workflow is: its steps, percent, elapsed and remaining seconds."""
+        return self.send(calls.progress(workflow_id))
+
+    def tasks(self) -> TaskList:
+        """Your own tasks that are queued, run, wait or ended lately, newest first."""
+        return self.send(calls.tasks())
 
     def drawing(self, workflow_id: str, picture: Literal["mermaid", "svg"] = "mermaid") -> str:
         """A workflow's graph as Mermaid or SVG text."""

@@ -5,6 +5,8 @@ The engine sets the run's `Host` and each node's `Visit`; graph authors never to
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Coroutine, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -15,21 +17,70 @@ from langgraph.config import get_config
 T = TypeVar("T")
 
 
+class Told:
+    """What one run of a node has told of its progress so far; the nodes of a subgraph tell as sub-steps of its node."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._began = time.monotonic()
+        self._body: dict[str, object] = {}
+        self._substeps: dict[str, float] = {}
+
+    def add(self, share: float | None, **told: object) -> dict[str, object]:
+        """The whole of it, after more was told. What is empty stays as it was."""
+        with self._lock:
+            if share is not None:
+                self._body["percent"] = share
+            self._body |= {name: value for name, value in told.items() if value not in (None, "")}
+            return self._whole()
+
+    def add_substep(self, name: str, share: float | None, message: str) -> dict[str, object]:
+        """The same of a sub-step. The node's own share follows from its sub-steps from then on."""
+        with self._lock:
+            if share is not None or name not in self._substeps:
+                self._substeps[name] = share or 0.0
+            for figure in ("percent", "done", "total"):
+                self._body.pop(figure, None)
+            if message:
+                self._body["message"] = message
+            return self._whole()
+
+    def _whole(self) -> dict[str, object]:
+        # What it has told was reached in so many seconds: waits and earlier attempts do not count.
+        whole = {**self._body, "seconds": round(time.monotonic() - self._began, 3)}
+        return {**whole, "substeps": dict(self._substeps)} if self._substeps else whole
+
+
 @dataclass(frozen=True, slots=True)
 class Visit:
     """Which node runs, and which visit of it: stable when the same step runs again after a crash.
 
-    `turns` are the gated tool calls of this one run of it.
+    `turns` are the gated tool calls of this one run of it, `told` is what it has told of its progress; `root` is the
+    node of the workflow's own graph that it is inside of.
     """
 
     node: str
     number: str
     depth: int = 1
     turns: dict[str, object] = field(default_factory=dict[str, object], compare=False, repr=False)
+    told: Told = field(default_factory=Told, compare=False, repr=False)
+    root: str = field(default="", compare=False)
 
     def inside(self, node: str, number: str) -> Visit:
         """The visit of a node of a subgraph that runs inside this one."""
-        return Visit(f"{self.node}/{node}", f"{self.number}.{number}", self.depth + 1)
+        return Visit(
+            f"{self.node}/{node}", f"{self.number}.{number}", self.depth + 1, told=self.told, root=self.outermost
+        )
+
+    @property
+    def outermost(self) -> str:
+        """The node of the workflow's own graph."""
+        return self.root or self.node
+
+    @property
+    def inner(self) -> str:
+        """The node within `outermost`; empty for that node itself."""
+        return self.node.removeprefix(self.root).removeprefix("/") if self.root else ""
 
 
 @dataclass(frozen=True, slots=True)

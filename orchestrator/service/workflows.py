@@ -15,6 +15,7 @@ from orchestrator.core.errors import AlreadyExecuted, Frozen, InvalidInput, NotF
 from orchestrator.core.json_schema import problems
 from orchestrator.core.model import Level, Status
 from orchestrator.core.plain import plain_json
+from orchestrator.core.plan import timeout_of
 from orchestrator.service import idempotency, views
 from orchestrator.service.context import Caller, Context
 from orchestrator.service.health import WORKER_SEEN_SECONDS
@@ -92,7 +93,8 @@ def _new(ctx: Context, caller: Caller, request: SubmitRequest, offer: Params, wo
     row = {
         **request.model_dump(), "title": title, "workflow_id": workflow_id, "namespace": caller.namespace,
         "now": ctx.clock(), "graph_version": offer["version"], "requester": caller.person,
-        "capture": bool(offer["traits"].get("capture")),
+        "capture": bool(offer["traits"].get("capture")), "task": bool(offer["traits"].get("plan")),
+        "deadline": timeout_of(offer["traits"]) if request.deadline is None else request.deadline,
     }  # fmt: skip
     return NewWorkflow(row, Event("workflow-submitted", caller.person, told))
 

@@ -32,12 +32,16 @@ UPDATE keyturn.effects SET attempts = attempts + 1, settled = asked WHERE key = 
 
 ASK = "UPDATE keyturn.effects SET asked = %(asked)s WHERE key = %(key)s AND state = 'started' AND asked < %(asked)s"
 
-# The end; the approval it ran under is used up with it.
+# The end; the approval it ran under is used up with it. An effect that is done is progress, as it never runs again: a
+# long node of many effects is not taken for poison because its workers died.
 FINISH = """
 WITH finished AS (
     UPDATE keyturn.effects SET state = 'finished', result = %(result)s, settled = asked,
            finished_at = coalesce(%(now)s::timestamptz, now())
-     WHERE key = %(key)s AND state = 'started' RETURNING approval_id
+     WHERE key = %(key)s AND state = 'started' RETURNING approval_id, workflow_id
+), progressed AS (
+    UPDATE keyturn.workflows w SET attempts = 0
+      FROM finished WHERE w.workflow_id = finished.workflow_id AND w.attempts > 1
 )
 UPDATE keyturn.approvals a SET state = 'executed', executed_at = coalesce(%(now)s::timestamptz, now())
   FROM finished WHERE a.approval_id = finished.approval_id AND a.state = 'approved'

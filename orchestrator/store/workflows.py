@@ -23,8 +23,8 @@ WITH asked AS MATERIALIZED (
       FROM json_to_recordset(%(rows)s::json) AS given (
            now timestamptz, workflow_id text, namespace text, graph text, graph_version text, title text, case_id text,
            mode text, input json, requester text, on_behalf_of text, launched_by text, priority smallint,
-           deadline double precision, thread_key text, continues boolean, capture boolean, type text, actor text,
-           body text)
+           deadline double precision, thread_key text, continues boolean, capture boolean, task boolean, type text,
+           actor text, body text)
      CROSS JOIN LATERAL (SELECT given.*, coalesce(given.now, now()) AS at) AS r
 ), first AS (
     INSERT INTO keyturn.events (workflow_id, seq, namespace, at, type, actor, body, hash)
@@ -32,10 +32,10 @@ WITH asked AS MATERIALIZED (
 )
 INSERT INTO keyturn.workflows (workflow_id, namespace, graph, graph_version, title, case_id, mode, status, input,
     requester, on_behalf_of, launched_by, priority, created_at, updated_at, run_at, deadline_at, thread_key, continues,
-    capture, last_seq, last_hash)
+    capture, task, last_seq, last_hash)
 SELECT workflow_id, namespace, graph, graph_version, title, case_id, mode, 'ready', input, requester, on_behalf_of,
     launched_by, priority, at, at, at, at + make_interval(secs => deadline), thread_key,
-    coalesce(continues, false), coalesce(capture, false), 1, hash
+    coalesce(continues, false), coalesce(capture, false), coalesce(task, false), 1, hash
   FROM asked
 """
 

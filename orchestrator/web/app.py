@@ -34,6 +34,7 @@ from orchestrator.web import (
     langgraph_api,
     links,
     policies,
+    progress,
     stream,
     waiting,
     workflows,
@@ -99,6 +100,7 @@ def create_app(settings: Settings, *, context: Context | None = None, clock: Clo
         delegations.router,
         policies.router,
         audit.router,
+        progress.router,
         inbox.router,
         *langgraph_api.routers,
     ):

@@ -77,7 +77,7 @@ def model_server() -> Generator[Model]:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             model.asked.append(body)
             say = model.says.popleft()
-            tool = body["tools"][0]["function"]["name"]
+            tool = body["tools"][0]["function"]["name"] if body.get("tools") else ""
             self.send_response(say.status)
             kind = "text/event-stream" if body.get("stream") else "application/json"
             self.send_header("Content-Type", kind)

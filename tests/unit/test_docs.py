@@ -38,6 +38,7 @@ from orchestrator.web import (
     inbox,
     links,
     policies,
+    progress,
     stream,
     waiting,
     workflows,
@@ -278,7 +279,9 @@ def test_every_variable_named_is_read_somewhere(page: Path) -> None:
 
 
 def test_the_table_of_routes_is_complete() -> None:
-    modules = (admin, approvals, audit, delegations, health, inbox, links, policies, stream, waiting, workflows)
+    modules = (
+        admin, approvals, audit, delegations, health, inbox, links, policies, progress, stream, waiting, workflows
+    )  # fmt: skip
     routers = [module.router for module in modules]
     routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
     # Where GET is served, HEAD goes without saying.

@@ -55,6 +55,8 @@ ROUTES: list[tuple[str, str, str, dict[str, Any] | None]] = [
     ("GET", "/audit/export", "audit", None),
     ("GET", "/audit/anchor", "audit", None),
     ("GET", "/workflows/{workflow_id}/wait", "read", None),
+    ("GET", "/workflows/{workflow_id}/progress", "read", None),
+    ("GET", "/tasks", "read", None),
     ("POST", "/inbox", "submit", {"text": "Buy milk"}),
     ("GET", "/inbox", "read", None),
     ("GET", "/inbox/{workflow_id}", "read", None),
