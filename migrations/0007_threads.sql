@@ -193,3 +193,10 @@ BEGIN
     END IF;
     RETURN true;
 END $$;
+
+-- Who was shown what of that which waits: an answer that names nothing is for what its sender has seen.
+CREATE TABLE keyturn.seen_requests (
+    approval_id text NOT NULL REFERENCES keyturn.approvals ON DELETE CASCADE,
+    person      text NOT NULL,
+    PRIMARY KEY (approval_id, person)
+);

@@ -272,6 +272,13 @@ CREATE TABLE keyturn.schema_migrations (
     CONSTRAINT schema_migrations_pkey PRIMARY KEY (version)
 );
 
+CREATE TABLE keyturn.seen_requests (
+    approval_id text NOT NULL,
+    person text NOT NULL,
+    CONSTRAINT seen_requests_pkey PRIMARY KEY (approval_id, person),
+    CONSTRAINT seen_requests_approval_id_fkey FOREIGN KEY (approval_id) REFERENCES keyturn.approvals(approval_id) ON DELETE CASCADE
+);
+
 CREATE TABLE keyturn.threads (
     thread_key text NOT NULL,
     namespace text NOT NULL,

@@ -72,6 +72,11 @@ class Settings(BaseSettings):
     # Names that mark a key's value as a secret, besides those that always do; with commas between them.
     secret_keys: str | None = Field(default=None, max_length=2_000)
 
+    # Where applications that run in a browser come from and may call this API, with commas between them.
+    cors_origins: str | None = Field(
+        default=None, max_length=2_000, pattern=r"^https?://[^/\s?#@,]+(\s*,\s*https?://[^/\s?#@,]+)*$"
+    )
+
     # Where people reach this Keyturn, for the links in messages.
     public_url: str | None = Field(default=None, pattern=r"^https?://[^/\s?#@]+(/[^\s?#]*)?$")
     notify_attempts: int = Field(default=30, ge=1, le=1_000)
@@ -131,6 +136,11 @@ class Settings(BaseSettings):
     def secret_key_names(self) -> list[str]:
         """The names of `secret_keys`."""
         return [name for part in (self.secret_keys or "").split(",") if (name := part.strip())]
+
+    @property
+    def browser_origins(self) -> list[str]:
+        """The origins of `cors_origins`."""
+        return [origin for part in (self.cors_origins or "").split(",") if (origin := part.strip())]
 
     def require_database_url(self) -> str:
         """The address of the database, for processes that do not run one of their own."""

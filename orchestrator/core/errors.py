@@ -426,3 +426,10 @@ class MoreApprovalsNeeded(Refusal):
 
     code = "more_approvals_needed"
     title = "Recorded, and more people must agree"
+
+
+class Unsupported(Refusal):
+    """A part of a protocol that is understood and not served here; the detail says why and what to do instead."""
+
+    code = "unsupported"
+    title = "Not served here"

@@ -152,11 +152,33 @@ def _fits(question: Json, value: object) -> bool:
 
 def _decisions(asked: Sequence[Json], value: object) -> Sequence[object]:
     wanted = BATCH_SHAPE if len(asked) > 1 else CALL_SHAPE
+    if isinstance(value, list):
+        return [_from_inbox(*pair) for pair in zip(asked, _as_many(asked, cast("object", value), wanted), strict=True)]
     body = _object(value, wanted)
     if "decisions" not in body:
         # One call needs no list around its decision.
         return [body] if len(asked) == 1 else _refuse("`decisions` is missing", wanted)
     return _as_many(asked, body["decisions"], BATCH_SHAPE)
+
+
+def _from_inbox(row: Json, value: object) -> object:
+    """A decision in the words of Agent Inbox, which shows these requests too and answers them as its own."""
+    body: Json = cast("Json", value) if isinstance(value, Mapping) else {}
+    args = body.get("args")
+    match body.get("type"):
+        case "accept":
+            return {"type": "approve"}
+        case "ignore" if not _is_question(row):
+            return {"type": "reject", "message": IGNORED}
+        case "response":
+            # It offers a response where rejecting is allowed; the text is why.
+            kind = "respond" if "respond" in cast("Sequence[str]", row["allowed"]) else "reject"
+            return {"type": kind, "message": args}
+        case "edit" if isinstance(args, Mapping):
+            edited = cast("Json", args)
+            return {"type": "edit", "edited_action": {"name": edited.get("action"), "args": edited.get("args")}}
+        case _:
+            return cast("object", value)
 
 
 def _as_many(asked: Sequence[Json], given: object, wanted: str) -> Sequence[object]:

@@ -70,9 +70,9 @@ def looks_like_id(text: str) -> bool:
 
 def grouped(rows: Iterable[Params]) -> list[Asked]:
     """The interrupts of a workflow's approvals, in the order they were asked."""
-    groups: dict[tuple[str, int], list[Params]] = {}
+    groups: dict[tuple[str, str, int], list[Params]] = {}
     for row in rows:
-        groups.setdefault((row["interrupt_id"], row["round"]), []).append(row)
+        groups.setdefault((row["workflow_id"], row["interrupt_id"], row["round"]), []).append(row)
     return [Asked(sorted(ones, key=lambda one: int(one["item"]))) for ones in groups.values()]
 
 

@@ -30,7 +30,7 @@ from orchestrator.service.interrupts import Asked, Meant
 from orchestrator.service.refusals import audited, unknown
 from orchestrator.service.settling import settle
 from orchestrator.store import approvals as rows_of
-from orchestrator.store import workflows
+from orchestrator.store import seen, workflows
 from orchestrator.store.db import Params
 from orchestrator.wire import AnswerRequest, Decided, EditRequest, VoteRequest, WithdrawRequest
 
@@ -78,6 +78,8 @@ async def resume(ctx: Context, caller: Caller, workflow_id: str, entries: Sequen
     async with audited(ctx, caller, workflow_id, wanted="resume"):
         caller.need("decide")
         status, groups = await _asked(ctx, caller, workflow_id)
+        if any(one.interrupt_id is None for one in entries):
+            await _check_seen(ctx, caller, workflow_id, groups)
         steps = [
             await _checked(ctx, caller, row, reply)
             for meant, entry in _meant(groups, status, entries)
@@ -124,6 +126,24 @@ async def _rows(ctx: Context, caller: Caller, workflow_id: str) -> tuple[str, li
         if workflow is None:
             raise unknown(workflow_id)
         return workflow["status"], await rows_of.of_workflow(conn, caller.namespace, workflow_id, ctx.clock())
+
+
+async def _check_seen(ctx: Context, caller: Caller, workflow_id: str, groups: Sequence[Asked]) -> None:
+    """An answer without a name, sent late or twice, must not meet a question that its sender has not seen."""
+    waiting = [one for one in groups if one.pending]
+    if len(waiting) != 1:
+        return
+    async with ctx.db.connection() as conn:
+        row = await workflows.get(conn, caller.namespace, workflow_id)
+        thread_key = row["thread_key"] if row else None
+        if not await seen.decided_before(conn, workflow_id, thread_key):
+            return
+        if await seen.by(conn, caller.person, [each["approval_id"] for each in waiting[0].rows]):
+            return
+    ended = [each for one in groups if not one.pending for each in one.rows if each["resolved_at"] is not None]
+    if ended:
+        interrupts.over(ended)
+    interrupts.say_which(waiting, "another request of this thread was decided before, and this one you have not seen")
 
 
 def _meant(groups: Sequence[Asked], status: str, entries: Sequence[Entry]) -> list[tuple[Meant, Entry]]:

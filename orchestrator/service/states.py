@@ -18,7 +18,8 @@ from orchestrator.service import interrupts
 from orchestrator.service.context import Caller, Context
 from orchestrator.service.interrupts import Asked
 from orchestrator.service.settling import settle
-from orchestrator.store import approvals, checkpoints
+from orchestrator.store import approvals, checkpoints, seen, thread_pages
+from orchestrator.store.checkpoints import Newest
 from orchestrator.store.db import Params
 
 if TYPE_CHECKING:
@@ -61,14 +62,15 @@ async def state(ctx: Context, caller: Caller, thread: Thread, checkpoint_id: str
     """A thread's newest state, or the one at a checkpoint of it. NotFound for a checkpoint that it has not."""
     caller.need("read")
     asked = await waiting(ctx, caller, thread)
+    await shown(ctx, caller, asked)
     async with ctx.db.connection() as conn:
         found = await checkpoints.of_thread(conn, thread.thread_key, exactly=checkpoint_id)
-        newest = found if checkpoint_id is None else await checkpoints.of_thread(conn, thread.thread_key)
+        newest_of = found if checkpoint_id is None else await checkpoints.of_thread(conn, thread.thread_key)
     if not found:
         if checkpoint_id is not None:
             raise NotFound(f"the thread has no checkpoint {checkpoint_id!r}", checkpoint_id=checkpoint_id)
-        return ThreadState(interrupts=[_waiting(one, None) for one in asked])
-    is_head = found[0].head.checkpoint_id == newest[0].head.checkpoint_id
+        return _told(thread, None, asked)
+    is_head = found[0].head.checkpoint_id == newest_of[0].head.checkpoint_id
     return _state(thread, snapshot(found[0]), asked if is_head else None)
 
 
@@ -78,12 +80,51 @@ async def history(
     """A thread's stored states, newest first."""
     caller.need("read")
     asked = await waiting(ctx, caller, thread)
+    await shown(ctx, caller, asked)
     size = max(1, min(limit, _LARGEST_PAGE))
     async with ctx.db.connection() as conn:
         found = await checkpoints.of_thread(conn, thread.thread_key, before=before, limit=size)
     return [
         _state(thread, snapshot(one), asked if before is None and nth == 0 else None) for nth, one in enumerate(found)
     ]
+
+
+async def newest(ctx: Context, caller: Caller, found: Sequence[Thread]) -> list[ThreadState]:
+    """The newest states of many threads, in their order."""
+    caller.need("read")
+    asking = [one.workflow_id for one in found if one.workflow_id is not None and one.status is Status.WAITING]
+    async with ctx.db.connection() as conn:
+        rows = await thread_pages.asked(conn, caller.namespace, asking)
+        stored = await checkpoints.newest(conn, [(one.thread_key, "") for one in found])
+    groups: dict[str, list[Asked]] = {}
+    for one in interrupts.grouped(rows):
+        if one.pending:
+            groups.setdefault(one.rows[0]["workflow_id"], []).append(one)
+    await shown(ctx, caller, [one for asked in groups.values() for one in asked])
+    return [
+        _told(thread, head, groups.get(thread.workflow_id or "", ()))
+        for thread, head in zip(found, stored, strict=True)
+    ]
+
+
+async def shown(ctx: Context, caller: Caller, asked: Sequence[Asked]) -> None:
+    """Keep that the caller is shown this, if they can decide at all: an answer without a name will be for it."""
+    if asked and "decide" in caller.permissions:
+        async with ctx.db.connection() as conn:
+            await seen.note(conn, caller.person, [row["approval_id"] for one in asked for row in one.rows])
+
+
+async def head(ctx: Context, thread: Thread) -> str | None:
+    """The name of a thread's newest state; None where it has none."""
+    async with ctx.db.connection() as conn:
+        found = await checkpoints.of_thread(conn, thread.thread_key)
+    return found[0].head.checkpoint_id if found else None
+
+
+def _told(thread: Thread, head: Newest | None, asked: Sequence[Asked]) -> ThreadState:
+    if head is None:
+        return ThreadState(interrupts=[_waiting(one, None) for one in asked])
+    return _state(thread, snapshot(head), asked)
 
 
 async def waiting(ctx: Context, caller: Caller, thread: Thread) -> list[Asked]:
@@ -104,8 +145,8 @@ async def _rows(ctx: Context, caller: Caller, workflow_id: str) -> list[Params]:
 
 def _state(thread: Thread, found: Snapshot, asked: Sequence[Asked] | None) -> ThreadState:
     """`asked` is what waits at the newest checkpoint; None for an earlier one, at which nothing does any more."""
-    # What ended otherwise than by a fault, which can be retried, runs nothing more.
-    over = thread.status is not None and Status(thread.status).finished and thread.status != Status.FAILED
+    # What ended otherwise than by a fault, which can be retried, runs nothing more; nor does what was only copied.
+    over = thread.status is None or (thread.status.finished and thread.status is not Status.FAILED)
     return ThreadState(
         cast("Mapping[str, object]", redact(dict(found.values))),
         [] if asked is not None and over else list(found.next_nodes),

@@ -24,7 +24,7 @@ from orchestrator.core.plain import plain_json
 from orchestrator.core.sessions import IDLE, Standing
 from orchestrator.service import idempotency, workflows
 from orchestrator.service.context import Caller, Context
-from orchestrator.store import threads
+from orchestrator.store import checkpoints, threads
 from orchestrator.store import workflows as rows
 from orchestrator.store.db import Connection, Params
 from orchestrator.store.events import EVENTS_CHANNEL, READY_CHANNEL
@@ -191,7 +191,9 @@ async def insert_run(conn: Connection, caller: Caller, thread_key: str, new: New
     if (owner := last["graph"] if last else row["graph"]) not in (None, graph):
         detail = f"the thread belongs to graph {owner!r}; use another thread for {graph!r}"
         raise TransitionConflict(detail, graph=owner)
-    run = {**new.row, "thread_key": thread_key, "continues": last is not None}
+    # One that was copied has state without a run.
+    continues = last is not None or await checkpoints.any_of(conn, thread_key)
+    run = {**new.row, "thread_key": thread_key, "continues": continues}
     await rows.insert(conn, [replace(new, row=run)])
     await threads.moved(conn, thread_key, graph, now)
 

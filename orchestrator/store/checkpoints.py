@@ -154,6 +154,16 @@ async def of_thread(
     return [Newest.from_row(row) for row in await found.fetchall()]
 
 
+# Whether a thread has any state.
+ANY_OF = "SELECT EXISTS (SELECT 1 FROM langgraph.checkpoints WHERE thread_id = %(thread)s) AS found"
+
+
+async def any_of(conn: Connection, thread_id: str) -> bool:
+    """Whether a thread has any state, of its own or copied."""
+    row = await (await conn.execute(ANY_OF, {"thread": thread_id})).fetchone()
+    return bool(row and row["found"])
+
+
 def columns(batch: Batch, contents: list[bytes | None]) -> Params:
     """`batch` as parts of a commit. Its bytes, for which JSON has no place, are added to `contents`."""
     first = len(contents) + 1

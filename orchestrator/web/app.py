@@ -14,6 +14,7 @@ from typing import Any
 
 from fastapi import Depends, FastAPI
 from fastapi.routing import APIRoute
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orchestrator.config import load_governance
@@ -32,6 +33,7 @@ from orchestrator.web import (
     feeds,
     health,
     inbox,
+    langgraph_api,
     links,
     policies,
     progress,
@@ -108,11 +110,18 @@ def create_app(settings: Settings, *, context: Context | None = None, clock: Clo
         feeds.router,
         cases.router,
         inbox.router,
+        *langgraph_api.routers,
     ):
         app.include_router(router, dependencies=[Depends(authenticated)])
     install_problems(app)
     app.add_middleware(Limits)
     app.add_middleware(Measured, telemetry=telemetry)
+    if settings.browser_origins:
+        # A key is sent by a script that knows it; no cookie of ours goes along by itself.
+        app.add_middleware(
+            CORSMiddleware, allow_origins=settings.browser_origins, allow_methods=["*"], allow_headers=["*"],
+            expose_headers=["Content-Location", "Location", "Retry-After"],
+        )  # fmt: skip
     return app
 
 

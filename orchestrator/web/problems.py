@@ -76,6 +76,7 @@ STATUS: Final[Mapping[str, HTTPStatus]] = {
     "anchor_invalid": HTTPStatus.UNPROCESSABLE_ENTITY,
     "unknown_interrupt": HTTPStatus.NOT_FOUND,
     "more_approvals_needed": HTTPStatus.CONFLICT,
+    "unsupported": HTTPStatus.UNPROCESSABLE_ENTITY,
 }
 
 _log: Final = logging.getLogger(__name__)

@@ -70,6 +70,40 @@ ROUTES: list[tuple[str, str, str, dict[str, Any] | None]] = [
     ("POST", "/inbox", "submit", {"text": "Buy milk"}),
     ("GET", "/inbox", "read", None),
     ("GET", "/inbox/{workflow_id}", "read", None),
+    ("GET", "/info", "read", None),
+    ("GET", "/ok", "read", None),
+    ("POST", "/assistants/search", "read", {}),
+    ("POST", "/assistants/count", "read", {}),
+    ("GET", "/assistants/{assistant_id}", "read", None),
+    ("GET", "/assistants/{assistant_id}/schemas", "read", None),
+    ("GET", "/assistants/{assistant_id}/graph", "read", None),
+    ("GET", "/assistants/{assistant_id}/subgraphs", "read", None),
+    ("POST", "/threads", "submit", {}),
+    ("POST", "/threads/search", "read", {}),
+    ("POST", "/threads/count", "read", {}),
+    ("GET", "/threads/{thread_id}", "read", None),
+    ("PATCH", "/threads/{thread_id}", "submit", {"metadata": {}}),
+    ("DELETE", "/threads/{thread_id}", "submit", None),
+    ("POST", "/threads/{thread_id}/copy", "submit", None),
+    ("GET", "/threads/{thread_id}/state", "read", None),
+    ("GET", "/threads/{thread_id}/state/{checkpoint_id}", "read", None),
+    ("POST", "/threads/{thread_id}/state/checkpoint", "read", {"checkpoint": {}}),
+    ("POST", "/threads/{thread_id}/state", "submit or decide", {"values": None, "as_node": "__end__"}),
+    ("POST", "/threads/{thread_id}/history", "read", {}),
+    ("GET", "/threads/{thread_id}/history", "read", None),
+    ("POST", "/threads/{thread_id}/runs", "submit or decide", {"assistant_id": "none", "input": {}}),
+    ("POST", "/threads/{thread_id}/runs/stream", "submit or decide", {"assistant_id": "none", "input": {}}),
+    ("POST", "/threads/{thread_id}/runs/wait", "submit or decide", {"assistant_id": "none", "input": {}}),
+    ("GET", "/threads/{thread_id}/runs", "read", None),
+    ("GET", "/threads/{thread_id}/runs/{run_id}", "read", None),
+    ("DELETE", "/threads/{thread_id}/runs/{run_id}", "submit", None),
+    ("GET", "/threads/{thread_id}/runs/{run_id}/join", "read", None),
+    ("GET", "/threads/{thread_id}/runs/{run_id}/stream", "read", None),
+    ("POST", "/threads/{thread_id}/runs/{run_id}/cancel", "submit", None),
+    ("POST", "/runs", "submit", {"assistant_id": "none", "input": {}}),
+    ("POST", "/runs/stream", "submit", {"assistant_id": "none", "input": {}}),
+    ("POST", "/runs/wait", "submit", {"assistant_id": "none", "input": {}}),
+    ("POST", "/runs/cancel", "submit", {"thread_id": "th-none", "run_ids": ["none"]}),
 ]
 
 
@@ -93,6 +127,10 @@ def _filled(path: str, **ids: str) -> str:
             "delegation_id": "dg-none",
             "session_id": "se-none",
             "graph": "none",
+            "thread_id": "th-none",
+            "run_id": "none",
+            "assistant_id": "steps",
+            "checkpoint_id": "none",
             **ids,
         }
     )
@@ -166,8 +204,10 @@ async def test_the_ids_of_another_namespace_are_not_found(edge: Edge, keyturn: K
     stranger = await edge.key("eve", (*ALL, "act_as"), namespace="elsewhere")
     async with edge.http(stranger) as http:
         for method, path, _, body in ROUTES:
-            if "{" in path:
-                target = _filled(path, workflow_id=workflow_id, approval_id=approval.approval_id, key_id=key_id)
+            # Graphs are on offer to all namespaces.
+            if "{" in path and "{assistant_id}" not in path:
+                ids = {"workflow_id": workflow_id, "thread_id": workflow_id, "run_id": workflow_id, "key_id": key_id}
+                target = _filled(path, approval_id=approval.approval_id, **ids)
                 answer = await http.request(method, target, json=body)
                 assert answer.status_code == 404, (method, path, answer.text)
                 assert answer.json()["code"] == "not_found"
