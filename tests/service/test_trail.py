@@ -295,6 +295,11 @@ EMPTY: dict[str, USE] = {
 # What has its own test below, or among those of the routes.
 APART = {
     "workflows.submit",
+    # Steps of other use cases, which look for what they concern.
+    "workflows.prepared",
+    "workflows.replayed",
+    "workflows.cancel_on",
+    "acting.would_change",
     "explain.action",
     "identity.put_person",
     "identity.revoke_key",

@@ -55,6 +55,10 @@ ROUTES: list[tuple[str, str, str, dict[str, Any] | None]] = [
     ("GET", "/audit/export", "audit", None),
     ("GET", "/audit/anchor", "audit", None),
     ("GET", "/workflows/{workflow_id}/wait", "read", None),
+    ("GET", "/events", "read", None),
+    ("GET", "/cases/{case_id}/events", "read", None),
+    ("GET", "/cases/{case_id}/confirmations/pending", "read", None),
+    ("POST", "/cases/{case_id}/confirmations/{request_id}", "decide", {"approved": True}),
     # To begin or to answer needs more, once it is known what there is; see the tests of row D7.
     ("POST", "/ag-ui/{graph}", "read", {"threadId": "none", "runId": "r", "messages": []}),
     ("POST", "/ag-ui/respond", "read", {"thread_id": "none", "response": 1}),
