@@ -52,6 +52,26 @@ from orchestrator.web.parts import Parts
 from orchestrator.web.problems import install_problems
 
 
+# All that needs a key. approvals first: `/workflows/pending` is not a workflow.
+_ROUTERS = (
+    approvals.router,
+    workflows.router,
+    stream.router,
+    waiting.router,
+    admin.router,
+    delegations.router,
+    policies.router,
+    audit.router,
+    agui.router,
+    progress.router,
+    sessions.router,
+    feeds.router,
+    cases.router,
+    inbox.router,
+    *langgraph_api.routers,
+)
+
+
 def create_app(settings: Settings, *, context: Context | None = None, clock: Clock = database_clock) -> FastAPI:
     """The API over `context`, or over a database of its own that it opens from `settings` when it starts.
 
@@ -65,27 +85,11 @@ def create_app(settings: Settings, *, context: Context | None = None, clock: Clo
     hub = Hub(context.db, context.horizon)
     parts = Parts(settings, context, Keyring(context), hub, telemetry, Counting(context, telemetry))
 
-    @contextlib.asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
-        if owned:
-            # Not waited for: a process that starts before its database answers 503 until that is there.
-            await parts.context.db.pool.open()
-        listening = asyncio.create_task(hub.run(), name="hub")
-        try:
-            yield
-        finally:
-            hub.stop()
-            listening.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await listening
-            if owned:
-                await parts.context.db.close()
-
     # No interactive pages: they load their scripts from elsewhere.
     app = DescribedApp(
         title="Keyturn",
         version=version("keyturn"),
-        lifespan=lifespan,
+        lifespan=lambda _app: _open(parts, owned=owned),
         docs_url=None,
         redoc_url=None,
         generate_unique_id_function=_operation_id,
@@ -94,24 +98,7 @@ def create_app(settings: Settings, *, context: Context | None = None, clock: Clo
     app.include_router(health.router)
     # A link is its own credential.
     app.include_router(links.router)
-    # approvals first: `/workflows/pending` is not a workflow.
-    for router in (
-        approvals.router,
-        workflows.router,
-        stream.router,
-        waiting.router,
-        admin.router,
-        delegations.router,
-        policies.router,
-        audit.router,
-        agui.router,
-        progress.router,
-        sessions.router,
-        feeds.router,
-        cases.router,
-        inbox.router,
-        *langgraph_api.routers,
-    ):
+    for router in _ROUTERS:
         app.include_router(router, dependencies=[Depends(authenticated)])
     install_problems(app)
     app.add_middleware(Limits)
@@ -123,6 +110,24 @@ def create_app(settings: Settings, *, context: Context | None = None, clock: Clo
             expose_headers=["Content-Location", "Location", "Retry-After"],
         )  # fmt: skip
     return app
+
+
+@contextlib.asynccontextmanager
+async def _open(parts: Parts, *, owned: bool) -> AsyncGenerator[None]:
+    """Listen while the application runs; a database of its own (`owned`) is opened and closed with it."""
+    if owned:
+        # Not waited for: a process that starts before its database answers 503 until that is there.
+        await parts.context.db.pool.open()
+    listening = asyncio.create_task(parts.hub.run(), name="hub")
+    try:
+        yield
+    finally:
+        parts.hub.stop()
+        listening.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await listening
+        if owned:
+            await parts.context.db.close()
 
 
 def stop_streams(app: FastAPI) -> None:
