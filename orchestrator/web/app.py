@@ -51,7 +51,6 @@ from orchestrator.web.openapi import DescribedApp
 from orchestrator.web.parts import Parts
 from orchestrator.web.problems import install_problems
 
-
 # All that needs a key. approvals first: `/workflows/pending` is not a workflow.
 _ROUTERS = (
     approvals.router,
