@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from typing import Annotated, Literal, cast
+from urllib.parse import quote
 
 from fastapi import APIRouter, Header, Query
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from orchestrator.core.errors import InvalidInput, NotFound, Unsupported
-from orchestrator.service import assistants, conversations, runs, states, threads
+from orchestrator.service import assistants, conversations, runs, states
 from orchestrator.service.context import Caller, Context
 from orchestrator.service.runs import Run
 from orchestrator.service.threads import Thread
@@ -101,7 +102,7 @@ async def _thread(ctx: Context, who: Caller, thread_id: str, body: RunCreate) ->
     except NotFound:
         if body.if_not_exists != "create":
             raise
-    return await threads.create(ctx, who, kind="thread", thread_id=thread_id, if_exists="do_nothing")
+    return await conversations.create(ctx, who, thread_id, if_exists="do_nothing")
 
 
 async def _own_thread(ctx: Context, who: Caller, body: RunCreate) -> Thread:
@@ -111,12 +112,12 @@ async def _own_thread(ctx: Context, who: Caller, body: RunCreate) -> Thread:
     # Looked for first: no thread is made for a run that cannot be.
     await assistants.find(ctx, body.assistant_id)
     _check(body)
-    return await threads.create(ctx, who, kind="thread")
+    return await conversations.create(ctx, who)
 
 
 def _located(run: Run, end: str) -> dict[str, str]:
     """Where the run is, and where to go on when the connection breaks."""
-    at = f"/threads/{run.thread_id}/runs/{run.run_id}"
+    at = f"/threads/{quote(run.thread_id, safe='')}/runs/{run.run_id}"
     return {**_HEADERS, "Content-Location": at, "Location": f"{at}{end}"}
 
 

@@ -43,7 +43,7 @@ def modes_of(given: str | Sequence[str] | None) -> tuple[str, ...]:
 def _listed(text: str) -> list[str]:
     try:
         found: object = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return [text]
     return [str(one) for one in cast("list[object]", found)] if isinstance(found, list) else [text]
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse, Response
 
 from orchestrator.core.errors import Unsupported
-from orchestrator.service import conversations, states, threads
+from orchestrator.service import conversations, states
 from orchestrator.service.conversations import Wanted
 from orchestrator.service.threads import Thread
 from orchestrator.web.auth import Ctx, Editor, Reader, Submitter
@@ -35,10 +35,9 @@ async def create(ctx: Ctx, who: Submitter, body: ThreadCreate | None = None) -> 
         raise Unsupported(
             "a thread begins empty: its state is what its graph makes of its inputs; leave `supersteps` out"
         )
-    made = await threads.create(
-        ctx, who, kind="thread", thread_id=wanted.thread_id, metadata=wanted.metadata,
-        if_exists=wanted.if_exists or "raise",
-    )  # fmt: skip
+    made = await conversations.create(
+        ctx, who, wanted.thread_id, metadata=wanted.metadata, if_exists=wanted.if_exists or "raise"
+    )
     return JSONResponse(shapes.thread(made, await _newest(ctx, who, made)))
 
 
