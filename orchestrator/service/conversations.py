@@ -181,6 +181,8 @@ async def ignore(ctx: Context, caller: Caller, thread: Thread) -> None:
     if asked[0].rows[0]["requester"] == caller.person:
         await acting.withdraw_workflow(ctx, caller, thread.workflow_id, WithdrawRequest(reason="ignored"))
         return
+    # It names nothing: sent twice or late, it must not meet what the graph asks next.
+    await resuming.check_seen(ctx, caller, thread.workflow_id)
     entries = [Entry(one.id, cancelled=True) for one in asked]
     decided = await resuming.resume(ctx, caller, thread.workflow_id, entries)
     short = await resuming.short_of(ctx, caller, decided)

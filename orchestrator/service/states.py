@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, cast
 
 from orchestrator.core.canonical import redact
-from orchestrator.core.errors import NotFound
+from orchestrator.core.errors import NotFound, Unsupported
 from orchestrator.core.model import Status
 from orchestrator.engine.reading import Snapshot, snapshot
 from orchestrator.service import interrupts
@@ -119,6 +119,19 @@ async def head(ctx: Context, thread: Thread) -> str | None:
     async with ctx.db.connection() as conn:
         found = await checkpoints.of_thread(conn, thread.thread_key)
     return found[0].head.checkpoint_id if found else None
+
+
+async def check_head(ctx: Context, thread: Thread, known: str | None) -> None:
+    """Refuse what is said of another state than the newest: clients say which one they have seen. Unsupported."""
+    if known is None:
+        return
+    newest = await head(ctx, thread)
+    if known != newest:
+        detail = (
+            f"a run goes on from the thread's newest state ({newest}), and no fork is made of an earlier one; read the"
+            " thread again, or leave `checkpoint` out"
+        )
+        raise Unsupported(detail, field="checkpoint", newest=newest)
 
 
 def _told(thread: Thread, head: Newest | None, asked: Sequence[Asked]) -> ThreadState:

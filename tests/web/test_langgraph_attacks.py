@@ -56,6 +56,14 @@ async def test_a_threads_id_may_be_in_any_script(at: People) -> None:
         assert parts[-1] == "end"
 
 
+async def test_ignoring_says_which_state_was_seen(at: People) -> None:
+    thread_id, _ = await waits(at, GATE)
+    with pytest.raises(httpx.HTTPStatusError) as refused:
+        await at.tara.threads.update_state(thread_id, None, as_node="__end__", checkpoint_id="1f0")
+    assert problem(refused) == (422, "unsupported")
+    assert (await at.rita.threads.get(thread_id))["status"] == "interrupted"
+
+
 async def test_a_deleted_thread_is_not_shown_to_whoever_makes_it_again(at: People) -> None:
     await at.rita.threads.create(thread_id="gone", metadata={"team": "blue"})
     await at.rita.threads.delete("gone")

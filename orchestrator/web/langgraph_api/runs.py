@@ -41,7 +41,7 @@ async def _begun(ctx: Context, who: Caller, thread: Thread, body: RunCreate) -> 
     kwargs: dict[str, object] = {"stream_mode": list(streams.modes_of(body.stream_mode))}
     graph = (await assistants.find(ctx, body.assistant_id)).graph
     _check(body)
-    await _check_checkpoint(ctx, thread, body)
+    await states.check_head(ctx, thread, body.checkpoint_id or shapes.checkpoint_id_of(body.checkpoint))
     command = {key: value for key, value in (body.command or {}).items() if value is not None}
     if not command:
         return await runs.start(
@@ -80,20 +80,6 @@ def _check(body: RunCreate) -> None:
     if given:
         detail = f"`{given[0]}` is not taken: how a graph runs and where it stops is its author's and the policies'"
         raise Unsupported(f"{detail}; leave it out", field=given[0])
-
-
-async def _check_checkpoint(ctx: Context, thread: Thread, body: RunCreate) -> None:
-    """A run goes on from the newest state. Clients say which one they have seen, and that must be it."""
-    seen = body.checkpoint_id or shapes.checkpoint_id_of(body.checkpoint)
-    if seen is None:
-        return
-    newest = await states.head(ctx, thread)
-    if seen != newest:
-        detail = (
-            f"a run goes on from the thread's newest state ({newest}), and no fork is made of an earlier one; read the"
-            " thread again, or leave `checkpoint` out"
-        )
-        raise Unsupported(detail, field="checkpoint", newest=newest)
 
 
 async def _thread(ctx: Context, who: Caller, thread_id: str, body: RunCreate) -> Thread:

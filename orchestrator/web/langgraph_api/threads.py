@@ -132,6 +132,7 @@ async def update(ctx: Ctx, who: Editor, thread_id: str, body: StateUpdate) -> JS
         )
         raise Unsupported(detail)
     found = await conversations.find(ctx, who, thread_id)
+    await states.check_head(ctx, found, body.checkpoint_id or shapes.checkpoint_id_of(body.checkpoint))
     await conversations.ignore(ctx, who, found)
     at = await _newest(ctx, who, found)
     return JSONResponse({"checkpoint": shapes.checkpoint(thread_id, at.checkpoint_id)})
