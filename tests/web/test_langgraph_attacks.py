@@ -118,3 +118,74 @@ async def test_threads_are_counted_by_their_ids_as_they_are_found(at: People) ->
     async with at.edge.http(at.keys["rita"]) as http:
         counted = await http.post("/threads/count", json={"ids": made[:2]})
         assert counted.json() == 2
+
+
+async def test_only_what_a_client_was_really_given_counts_as_seen(at: People) -> None:
+    thread_id, (asked,) = await waits(at, {"messages": [{"role": "user", "content": "clean up"}]}, "two_turns")
+    yes = {"resume": {"decisions": [{"type": "approve"}]}}
+    first = (await at.tara.threads.get_state(thread_id))["checkpoint"]["checkpoint_id"]
+    # A click; what it is shown of the run holds nothing of the second request.
+    parts = [
+        part.event async for part in at.tara.runs.stream(thread_id, "two_turns", command=yes, stream_mode="events")
+    ]
+    assert parts[-1] == "end"
+    run_id = (await at.rita.runs.list(thread_id))[0]["run_id"]
+    async with at.edge.http(at.keys["tara"]) as http:
+        looked = (
+            await http.get(f"/threads/{thread_id}/state/{first}"),
+            await http.post("/threads/search", json={"select": ["thread_id"], "status": "interrupted"}),
+            await http.get(f"/threads/{thread_id}/runs/{run_id}/stream", params={"stream_mode": "messages"}),
+        )
+        for one in looked:
+            assert one.status_code == 200
+            assert 'interrupts":[{' not in one.text
+        # The same click again.
+        again = await http.post(f"/threads/{thread_id}/runs", json={"assistant_id": "two_turns", "command": yes})
+        assert (again.status_code, again.json()["code"]) == (409, "already_resolved")
+        shown = await http.get(f"/threads/{thread_id}/state")
+        (second,) = shown.json()["interrupts"]
+        assert second["id"] != asked["id"]
+        again = await http.post(f"/threads/{thread_id}/runs", json={"assistant_id": "two_turns", "command": yes})
+        assert again.status_code == 201
+
+
+async def test_a_key_does_what_its_permissions_say_and_is_shown_no_more(at: People) -> None:
+    thread_id, (asked,) = await waits(at, GATE)
+    await at.rita.threads.update(thread_id, metadata={"team": "blue"})
+    run = {"assistant_id": "anything"}
+    answer = {**run, "command": {"resume": {asked["id"]: {"approved": True}}}}
+    begin = {**run, "input": {"payload": GATE}}
+    base = f"/threads/{thread_id}"
+    refused: dict[str, list[tuple[str, str, Any]]] = {
+        "read": [
+            ("POST", "/threads", {}), ("PATCH", base, {}), ("DELETE", base, None), ("POST", f"{base}/copy", None),
+            ("POST", f"{base}/runs", answer), ("POST", "/runs", begin), ("POST", f"{base}/runs", begin),
+            ("POST", f"{base}/state", {"values": None, "as_node": "__end__"}),
+        ],
+        "submit": [
+            ("GET", base, None), ("POST", "/threads/search", {}), ("GET", f"{base}/history", None),
+            ("POST", f"{base}/copy", None), ("POST", f"{base}/runs/wait", answer), ("GET", f"{base}/runs", None),
+            ("GET", "/info", None), ("POST", "/threads/count", {}), ("POST", f"{base}/runs/stream", answer),
+        ],
+        "decide": [
+            ("GET", base, None), ("POST", f"{base}/runs", begin), ("POST", "/threads", {}), ("POST", "/runs", begin),
+            ("POST", "/threads/new/runs", {**begin, "if_not_exists": "create"}), ("PATCH", base, {}),
+        ],
+    }  # fmt: skip
+    for permission, calls in refused.items():
+        async with at.edge.http(await at.edge.key("tara", (permission,))) as http:
+            for verb, path, body in calls:
+                found = await http.request(verb, path, json=body)
+                assert found.status_code == 403, (permission, verb, path, found.text)
+    async with at.edge.http(await at.edge.key("tom", ("submit",))) as http:
+        for verb, path, body in (
+            ("POST", "/threads", {"thread_id": thread_id, "if_exists": "do_nothing"}),
+            ("PATCH", base, {"metadata": {"seen": False}}),
+        ):
+            found = await http.request(verb, path, json=body)
+            assert (found.status_code, found.json()["values"], found.json()["interrupts"]) == (200, {}, {})
+            assert "blue" not in found.text
+    async with at.edge.http(await at.edge.key("tara", ("decide",))) as http:
+        found = await http.post(f"{base}/runs/wait", json=answer)
+        assert (found.status_code, found.json()) == (200, {})
+    assert (await at.rita.threads.get(thread_id))["status"] == "idle"
