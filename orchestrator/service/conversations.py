@@ -66,6 +66,9 @@ async def create(
     if_exists: Literal["raise", "do_nothing"] = "raise",
 ) -> Thread:
     """A new thread, or the one of this id where that may be. ThreadExists, ThreadEnded for one that was deleted."""
+    if thread_id is not None and ("/" in thread_id or thread_id in {".", ".."}):
+        detail = "a thread's id is part of its address here; choose one without `/` that is not `.` or `..`"
+        raise InvalidInput(detail)
     made = await threads.create(
         ctx, caller, kind="thread", thread_id=thread_id, metadata=metadata, if_exists=if_exists
     )  # fmt: skip

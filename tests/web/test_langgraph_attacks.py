@@ -56,6 +56,13 @@ async def test_a_threads_id_may_be_in_any_script(at: People) -> None:
         assert parts[-1] == "end"
 
 
+async def test_no_thread_is_made_that_no_address_leads_to(at: People) -> None:
+    for thread_id in ("a/b", "..", "."):
+        with pytest.raises(httpx.HTTPStatusError) as refused:
+            await at.rita.threads.create(thread_id=thread_id)
+        assert problem(refused) == (422, "invalid_input")
+
+
 async def test_ignoring_says_which_state_was_seen(at: People) -> None:
     thread_id, _ = await waits(at, GATE)
     with pytest.raises(httpx.HTTPStatusError) as refused:
