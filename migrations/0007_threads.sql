@@ -25,6 +25,7 @@ CREATE TABLE keyturn.threads (
     UNIQUE (namespace, thread_id)
 );
 CREATE INDEX threads_page ON keyturn.threads (namespace, updated_at DESC, thread_key);
+CREATE INDEX threads_newest ON keyturn.threads (namespace, created_at DESC, thread_id);
 CREATE INDEX sessions_idle ON keyturn.threads (idle_at) WHERE kind = 'session' AND ended_at IS NULL;
 CREATE INDEX sessions_open ON keyturn.threads (namespace, person, created_at, thread_key)
     WHERE kind = 'session' AND ended_at IS NULL;

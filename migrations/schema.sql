@@ -418,6 +418,8 @@ CREATE INDEX sessions_idle ON keyturn.threads USING btree (idle_at) WHERE (((kin
 
 CREATE INDEX sessions_open ON keyturn.threads USING btree (namespace, person, created_at, thread_key) WHERE (((kind)::text = 'session'::text) AND (ended_at IS NULL));
 
+CREATE INDEX threads_newest ON keyturn.threads USING btree (namespace, created_at DESC, thread_id);
+
 CREATE INDEX threads_page ON keyturn.threads USING btree (namespace, updated_at DESC, thread_key);
 
 CREATE UNIQUE INDEX votes_one_each ON keyturn.votes USING btree (approval_id, revision, voter) WHERE (NOT superseded);

@@ -28,7 +28,7 @@ from orchestrator.chores.templates import Templates
 from orchestrator.config import Governance
 from orchestrator.core.errors import Unavailable
 from orchestrator.settings import Settings, shipped_config
-from orchestrator.store import fleet, idempotency
+from orchestrator.store import fleet, idempotency, seen
 from orchestrator.store.db import Clock, Database, database_clock, link_options
 from orchestrator.store.notices import Backoff
 
@@ -75,11 +75,14 @@ def _notifier(context: procrastinate.JobContext) -> Notifier:
 
 
 async def retention(context: procrastinate.JobContext, timestamp: int) -> None:
-    """Forget what nobody can need any more: old idempotency keys, workers that died long ago."""
+    """Forget what nobody can need any more: old idempotency keys, workers that died long ago, who has seen
+    what is decided.
+    """
     async with _notifier(context).db.connection() as conn:
         keys = await idempotency.forget(conn, IDEMPOTENCY_DAYS, None)
         dead = await fleet.bury(conn, DEAD_WORKER_HOURS)
-    log.info("retention at %s: %s idempotency keys, %s workers", timestamp, keys, dead)
+        shown = await seen.forget(conn)
+    log.info("retention at %s: %s idempotency keys, %s workers, %s seen requests", timestamp, keys, dead, shown)
 
 
 async def fan_out(context: procrastinate.JobContext, workflow_id: str) -> None:

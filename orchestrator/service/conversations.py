@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Literal, cast
 
 from orchestrator.core.canonical import redact
-from orchestrator.core.errors import InvalidInput, NothingPending, ThreadBusy
+from orchestrator.core.errors import InvalidInput, NothingPending, NotOwner, ThreadBusy, ThreadEnded
 from orchestrator.core.model import Status
 from orchestrator.core.plain import plain_json
-from orchestrator.service import acting, assistants, resuming, states, workflows
+from orchestrator.service import acting, assistants, resuming, states, threads, workflows
 from orchestrator.service.context import Caller, Context
 from orchestrator.service.resuming import Entry
 from orchestrator.service.threads import Thread, no_thread, thread_of
@@ -55,6 +55,27 @@ async def find(ctx: Context, caller: Caller, thread_id: str) -> Thread:
     if row is None or row["ended_reason"] == _DELETED:
         raise no_thread(thread_id)
     return thread_of(row)
+
+
+async def create(
+    ctx: Context,
+    caller: Caller,
+    thread_id: str | None = None,
+    *,
+    metadata: Mapping[str, object] | None = None,
+    if_exists: Literal["raise", "do_nothing"] = "raise",
+) -> Thread:
+    """A new thread, or the one of this id where that may be. ThreadExists, ThreadEnded for one that was deleted."""
+    if thread_id is not None and ("/" in thread_id or thread_id in {".", ".."}):
+        detail = "a thread's id is part of its address here; choose one without `/` that is not `.` or `..`"
+        raise InvalidInput(detail)
+    made = await threads.create(
+        ctx, caller, kind="thread", thread_id=thread_id, metadata=metadata, if_exists=if_exists
+    )  # fmt: skip
+    if made.ended_reason == _DELETED:
+        detail = f"thread {made.thread_id!r} was deleted, and its id is not given again; choose another one"
+        raise ThreadEnded(detail, thread_id=made.thread_id, reason=_DELETED)
+    return made
 
 
 async def search(ctx: Context, caller: Caller, wanted: Wanted) -> list[Thread]:
@@ -118,8 +139,12 @@ async def _held(conn: Connection, caller: Caller, thread: Thread) -> None:
     """Keep the thread until the transaction ends; a workflow becomes one."""
     if thread.kind == "workflow":
         await rows.adopt(conn, caller.namespace, thread.thread_key)
-    if await rows.lock(conn, caller.namespace, thread.thread_key) is None:
+    row = await rows.lock(conn, caller.namespace, thread.thread_key)
+    if row is None:
         raise no_thread(thread.thread_id)
+    if row["kind"] == "session" and caller.person != row["person"] and "admin" not in caller.permissions:
+        detail = f"only {row['person']}, whose session this is, and who has the permission `admin` can change or end it"
+        raise NotOwner(detail, owner=row["person"])
 
 
 async def delete(ctx: Context, caller: Caller, thread: Thread) -> None:
@@ -159,6 +184,8 @@ async def ignore(ctx: Context, caller: Caller, thread: Thread) -> None:
     if asked[0].rows[0]["requester"] == caller.person:
         await acting.withdraw_workflow(ctx, caller, thread.workflow_id, WithdrawRequest(reason="ignored"))
         return
+    # It names nothing: sent twice or late, it must not meet what the graph asks next.
+    await resuming.check_seen(ctx, caller, thread.workflow_id)
     entries = [Entry(one.id, cancelled=True) for one in asked]
     decided = await resuming.resume(ctx, caller, thread.workflow_id, entries)
     short = await resuming.short_of(ctx, caller, decided)

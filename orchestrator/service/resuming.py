@@ -78,7 +78,7 @@ async def resume(ctx: Context, caller: Caller, workflow_id: str, entries: Sequen
     async with audited(ctx, caller, workflow_id, wanted="resume"):
         caller.need("decide")
         status, groups = await _asked(ctx, caller, workflow_id)
-        if any(one.interrupt_id is None for one in entries):
+        if any(one.interrupt_id is None for one in entries) and sum(1 for one in groups if one.pending) == 1:
             await _check_seen(ctx, caller, workflow_id, groups)
         steps = [
             await _checked(ctx, caller, row, reply)
@@ -86,6 +86,12 @@ async def resume(ctx: Context, caller: Caller, workflow_id: str, entries: Sequen
             for row, reply in _replies(meant, entry)
         ]
     return await _apply_all(ctx, caller, sorted(steps, key=lambda step: step.ends))
+
+
+async def check_seen(ctx: Context, caller: Caller, workflow_id: str) -> None:
+    """Refuse what is meant for all that waits and comes from somebody who has not seen it. AlreadyResolved."""
+    _, groups = await _asked(ctx, caller, workflow_id)
+    await _check_seen(ctx, caller, workflow_id, groups)
 
 
 async def short_of(ctx: Context, caller: Caller, decided: Sequence[Decided]) -> MoreApprovalsNeeded | None:
@@ -131,14 +137,12 @@ async def _rows(ctx: Context, caller: Caller, workflow_id: str) -> tuple[str, li
 async def _check_seen(ctx: Context, caller: Caller, workflow_id: str, groups: Sequence[Asked]) -> None:
     """An answer without a name, sent late or twice, must not meet a question that its sender has not seen."""
     waiting = [one for one in groups if one.pending]
-    if len(waiting) != 1:
-        return
     async with ctx.db.connection() as conn:
         row = await workflows.get(conn, caller.namespace, workflow_id)
         thread_key = row["thread_key"] if row else None
         if not await seen.decided_before(conn, workflow_id, thread_key):
             return
-        if await seen.by(conn, caller.person, [each["approval_id"] for each in waiting[0].rows]):
+        if await seen.by(conn, caller.person, [row["approval_id"] for one in waiting for row in one.pending]):
             return
     ended = [each for one in groups if not one.pending for each in one.rows if each["resolved_at"] is not None]
     if ended:

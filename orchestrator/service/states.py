@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, cast
 
 from orchestrator.core.canonical import redact
-from orchestrator.core.errors import NotFound
+from orchestrator.core.errors import NotFound, Unsupported
 from orchestrator.core.model import Status
 from orchestrator.engine.reading import Snapshot, snapshot
 from orchestrator.service import interrupts
@@ -58,19 +58,25 @@ class ThreadState:
     metadata: Mapping[str, object] = field(default_factory=dict[str, object])
 
 
-async def state(ctx: Context, caller: Caller, thread: Thread, checkpoint_id: str | None = None) -> ThreadState:
-    """A thread's newest state, or the one at a checkpoint of it. NotFound for a checkpoint that it has not."""
+async def state(
+    ctx: Context, caller: Caller, thread: Thread, checkpoint_id: str | None = None, *, note: bool = True
+) -> ThreadState:
+    """A thread's newest state, or the one at a checkpoint of it. NotFound for a checkpoint that it has not.
+
+    `note`: what it asks will be shown to the caller.
+    """
     caller.need("read")
     asked = await waiting(ctx, caller, thread)
-    await shown(ctx, caller, asked)
     async with ctx.db.connection() as conn:
         found = await checkpoints.of_thread(conn, thread.thread_key, exactly=checkpoint_id)
         newest_of = found if checkpoint_id is None else await checkpoints.of_thread(conn, thread.thread_key)
     if not found:
         if checkpoint_id is not None:
             raise NotFound(f"the thread has no checkpoint {checkpoint_id!r}", checkpoint_id=checkpoint_id)
+        await shown(ctx, caller, asked if note else ())
         return _told(thread, None, asked)
     is_head = found[0].head.checkpoint_id == newest_of[0].head.checkpoint_id
+    await shown(ctx, caller, asked if note and is_head else ())
     return _state(thread, snapshot(found[0]), asked if is_head else None)
 
 
@@ -80,17 +86,17 @@ async def history(
     """A thread's stored states, newest first."""
     caller.need("read")
     asked = await waiting(ctx, caller, thread)
-    await shown(ctx, caller, asked)
     size = max(1, min(limit, _LARGEST_PAGE))
     async with ctx.db.connection() as conn:
         found = await checkpoints.of_thread(conn, thread.thread_key, before=before, limit=size)
+    await shown(ctx, caller, asked if found and before is None else ())
     return [
         _state(thread, snapshot(one), asked if before is None and nth == 0 else None) for nth, one in enumerate(found)
     ]
 
 
-async def newest(ctx: Context, caller: Caller, found: Sequence[Thread]) -> list[ThreadState]:
-    """The newest states of many threads, in their order."""
+async def newest(ctx: Context, caller: Caller, found: Sequence[Thread], *, note: bool = True) -> list[ThreadState]:
+    """The newest states of many threads, in their order. `note`: what they ask will be shown to the caller."""
     caller.need("read")
     asking = [one.workflow_id for one in found if one.workflow_id is not None and one.status is Status.WAITING]
     async with ctx.db.connection() as conn:
@@ -100,7 +106,7 @@ async def newest(ctx: Context, caller: Caller, found: Sequence[Thread]) -> list[
     for one in interrupts.grouped(rows):
         if one.pending:
             groups.setdefault(one.rows[0]["workflow_id"], []).append(one)
-    await shown(ctx, caller, [one for asked in groups.values() for one in asked])
+    await shown(ctx, caller, [one for asked in groups.values() for one in asked] if note else ())
     return [
         _told(thread, head, groups.get(thread.workflow_id or "", ()))
         for thread, head in zip(found, stored, strict=True)
@@ -119,6 +125,19 @@ async def head(ctx: Context, thread: Thread) -> str | None:
     async with ctx.db.connection() as conn:
         found = await checkpoints.of_thread(conn, thread.thread_key)
     return found[0].head.checkpoint_id if found else None
+
+
+async def check_head(ctx: Context, thread: Thread, known: str | None) -> None:
+    """Refuse what is said of another state than the newest: clients say which one they have seen. Unsupported."""
+    if known is None:
+        return
+    newest = await head(ctx, thread)
+    if known != newest:
+        detail = (
+            f"a run goes on from the thread's newest state ({newest}), and no fork is made of an earlier one; read the"
+            " thread again, or leave `checkpoint` out"
+        )
+        raise Unsupported(detail, field="checkpoint", newest=newest)
 
 
 def _told(thread: Thread, head: Newest | None, asked: Sequence[Asked]) -> ThreadState:

@@ -98,8 +98,10 @@ async def create(
         "metadata": dict(metadata or {}), "idle_seconds": None, "now": ctx.clock(),
     }  # fmt: skip
     async with ctx.db.transaction() as conn:
-        made = await threads.insert(conn, row)
-        found = await threads.find(conn, caller.namespace, wanted)
+        # A workflow's id is its thread's: one made under it would be taken for the workflow.
+        found = await threads.find(conn, caller.namespace, wanted) if thread_id is not None else None
+        made = found is None and await threads.insert(conn, row)
+        found = found or await threads.find(conn, caller.namespace, wanted)
     if not made and if_exists == "raise":
         detail = f"there is a thread {wanted!r} already; choose another id, or leave it out"
         raise ThreadExists(detail, thread_id=wanted)

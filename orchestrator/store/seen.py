@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from orchestrator.store.db import Connection
 
-# A person was shown these requests.
+# A person was shown these requests. In one order, so that two who note the same do not wait for each other.
 NOTE = """
 INSERT INTO keyturn.seen_requests (approval_id, person)
-SELECT approval_id, %(person)s FROM unnest(%(approvals)s::text[]) AS asked (approval_id) ON CONFLICT DO NOTHING
+SELECT approval_id, %(person)s FROM unnest(%(approvals)s::text[]) AS asked (approval_id)
+ ORDER BY approval_id ON CONFLICT DO NOTHING
 """
 
 # Whether a person was shown all of these requests.
@@ -18,13 +19,20 @@ SELECT count(*) = cardinality(%(approvals)s::text[]) AS seen FROM keyturn.seen_r
  WHERE approval_id = ANY (%(approvals)s) AND person = %(person)s
 """
 
-# Whether people have decided anything before on the thread of a workflow.
+# Whether anything that people could see was decided on the thread of a workflow: not what policy let pass at once.
 DECIDED_BEFORE = """
 SELECT EXISTS (
     SELECT 1 FROM (SELECT workflow_id FROM keyturn.workflows WHERE thread_key = %(thread_key)s
                    UNION SELECT %(workflow)s) AS ran
       JOIN keyturn.approvals a USING (workflow_id)
-     WHERE a.state <> 'pending' AND a.resolved_by NOT LIKE 'policy:%%') AS found
+     WHERE a.state <> 'pending'
+       AND (a.resolved_by NOT LIKE 'policy:%%' OR a.resolved_at > a.requested_at)) AS found
+"""
+
+# What waits no more needs not be remembered.
+FORGET = """
+DELETE FROM keyturn.seen_requests s USING keyturn.approvals a
+ WHERE a.approval_id = s.approval_id AND a.state <> 'pending'
 """
 
 
@@ -37,6 +45,11 @@ async def by(conn: Connection, person: str, approval_ids: Sequence[str]) -> bool
     """Whether a person was shown all of these requests."""
     found = await (await conn.execute(SEEN, {"person": person, "approvals": list(approval_ids)})).fetchone()
     return bool(found and found["seen"])
+
+
+async def forget(conn: Connection) -> int:
+    """Forget who was shown what is decided by now; returns how many rows that were."""
+    return (await conn.execute(FORGET)).rowcount
 
 
 async def decided_before(conn: Connection, workflow_id: str, thread_key: str | None) -> bool:

@@ -44,7 +44,9 @@ SELECT * FROM (
         AND (%(graph)s::text IS NULL OR coalesce(r.graph, t.graph, t.metadata ->> 'graph_id') = %(graph)s)
         AND t.metadata @> %(metadata)s
         AND (%(ids)s::text[] IS NULL OR t.thread_id = ANY (%(ids)s))
-        AND (%(statuses)s::text[] IS NULL OR coalesce(r.status::text, 'none') = ANY (%(statuses)s)))
+        AND (%(statuses)s::text[] IS NULL OR coalesce(r.status::text, 'none') = ANY (%(statuses)s))
+      ORDER BY CASE WHEN %(newest)s THEN t.created_at END DESC, CASE WHEN %(newest)s THEN t.thread_id END
+      LIMIT %(most)s)
     UNION ALL
     (SELECT w.workflow_id, w.workflow_id, 'workflow', w.graph, w.requester, w.mode, w.title, w.case_id, '{}', NULL,
             w.created_at, w.updated_at, NULL, NULL, w.workflow_id, w.status
@@ -74,11 +76,13 @@ SELECT (SELECT count(*) FROM keyturn.threads t
          WHERE t.namespace = %(namespace)s AND t.ended_reason IS DISTINCT FROM 'deleted'
            AND (%(graph)s::text IS NULL OR coalesce(r.graph, t.graph, t.metadata ->> 'graph_id') = %(graph)s)
            AND t.metadata @> %(metadata)s
+           AND (%(ids)s::text[] IS NULL OR t.thread_id = ANY (%(ids)s))
            AND (%(statuses)s::text[] IS NULL OR coalesce(r.status::text, 'none') = ANY (%(statuses)s)))
      + (SELECT count(*) FROM keyturn.workflows w
          WHERE w.namespace = %(namespace)s AND w.thread_key IS NULL
            AND (%(graph)s::text IS NULL OR w.graph = %(graph)s)
            AND '{}'::jsonb @> %(metadata)s
+           AND (%(ids)s::text[] IS NULL OR w.workflow_id = ANY (%(ids)s))
            AND (%(statuses)s::text[] IS NULL OR w.status::text = ANY (%(statuses)s))) AS found
 """
 

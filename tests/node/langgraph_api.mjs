@@ -1,4 +1,5 @@
 // Keyturn's LangGraph API through the npm client, in the sequences of calls that people's applications make.
+import { writeFileSync } from "node:fs";
 import { Client } from "@langchain/langgraph-sdk";
 
 const apiUrl = process.env.KEYTURN_URL;
@@ -154,6 +155,31 @@ const scenarios = {
       last: second.filter((part) => part.event === "values").at(-1).data.messages.at(-1).content,
       threads: threads.map((one) => one.values.messages[0].type),
     };
+  },
+
+  // a stream whose connection breaks: the client goes on by itself
+  async reconnect() {
+    const input = JSON.parse(process.env.INPUT);
+    const asked = [];
+    const noting = new Client({
+      apiUrl,
+      apiKey: keys.rita,
+      onRequest: (url, init) => {
+        asked.push([init.method, new Headers(init.headers).get("last-event-id")]);
+        return init;
+      },
+    });
+    const { thread_id } = await noting.threads.create();
+    const parts = [];
+    let broke = null;
+    for await (const part of noting.runs.stream(thread_id, "blocking", { input, streamMode: ["updates", "values"] })) {
+      parts.push([part.event, part.data]);
+      if (part.event === "updates" && "first" in part.data) {
+        broke = part.id;
+        writeFileSync(`${input.text}.seen`, "");
+      }
+    }
+    return { asked, broke, parts };
   },
 };
 

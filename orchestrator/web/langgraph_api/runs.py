@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from typing import Annotated, Literal, cast
+from urllib.parse import quote
 
 from fastapi import APIRouter, Header, Query
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from orchestrator.core.errors import InvalidInput, NotFound, Unsupported
-from orchestrator.service import assistants, conversations, runs, states, threads
+from orchestrator.service import assistants, conversations, runs, states
 from orchestrator.service.context import Caller, Context
 from orchestrator.service.runs import Run
 from orchestrator.service.threads import Thread
@@ -40,7 +41,7 @@ async def _begun(ctx: Context, who: Caller, thread: Thread, body: RunCreate) -> 
     kwargs: dict[str, object] = {"stream_mode": list(streams.modes_of(body.stream_mode))}
     graph = (await assistants.find(ctx, body.assistant_id)).graph
     _check(body)
-    await _check_checkpoint(ctx, thread, body)
+    await states.check_head(ctx, thread, body.checkpoint_id or shapes.checkpoint_id_of(body.checkpoint))
     command = {key: value for key, value in (body.command or {}).items() if value is not None}
     if not command:
         return await runs.start(
@@ -81,27 +82,13 @@ def _check(body: RunCreate) -> None:
         raise Unsupported(f"{detail}; leave it out", field=given[0])
 
 
-async def _check_checkpoint(ctx: Context, thread: Thread, body: RunCreate) -> None:
-    """A run goes on from the newest state. Clients say which one they have seen, and that must be it."""
-    seen = body.checkpoint_id or shapes.checkpoint_id_of(body.checkpoint)
-    if seen is None:
-        return
-    newest = await states.head(ctx, thread)
-    if seen != newest:
-        detail = (
-            f"a run goes on from the thread's newest state ({newest}), and no fork is made of an earlier one; read the"
-            " thread again, or leave `checkpoint` out"
-        )
-        raise Unsupported(detail, field="checkpoint", newest=newest)
-
-
 async def _thread(ctx: Context, who: Caller, thread_id: str, body: RunCreate) -> Thread:
     try:
         return await conversations.find(ctx, who, thread_id)
     except NotFound:
         if body.if_not_exists != "create":
             raise
-    return await threads.create(ctx, who, kind="thread", thread_id=thread_id, if_exists="do_nothing")
+    return await conversations.create(ctx, who, thread_id, if_exists="do_nothing")
 
 
 async def _own_thread(ctx: Context, who: Caller, body: RunCreate) -> Thread:
@@ -111,12 +98,12 @@ async def _own_thread(ctx: Context, who: Caller, body: RunCreate) -> Thread:
     # Looked for first: no thread is made for a run that cannot be.
     await assistants.find(ctx, body.assistant_id)
     _check(body)
-    return await threads.create(ctx, who, kind="thread")
+    return await conversations.create(ctx, who)
 
 
 def _located(run: Run, end: str) -> dict[str, str]:
     """Where the run is, and where to go on when the connection breaks."""
-    at = f"/threads/{run.thread_id}/runs/{run.run_id}"
+    at = f"/threads/{quote(run.thread_id, safe='')}/runs/{run.run_id}"
     return {**_HEADERS, "Content-Location": at, "Location": f"{at}{end}"}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import cast
 
+from orchestrator.core.canonical import redact
 from orchestrator.core.errors import Unsupported
 from orchestrator.service import assistants, conversations
 from orchestrator.service.assistants import Assistant
@@ -81,12 +82,17 @@ def _tasks(at: ThreadState) -> list[Json]:
     ]  # fmt: skip
 
 
+def redacted(metadata: Mapping[str, object]) -> Json:
+    """What clients have noted, without its secrets."""
+    return cast("Json", redact(dict(metadata)))
+
+
 def run(found: Run) -> Json:
     """A run."""
     return {
         "run_id": found.run_id, "thread_id": found.thread_id, "assistant_id": assistants.id_of(found.graph),
         "created_at": found.created_at.isoformat(), "updated_at": found.updated_at.isoformat(), "status": found.status,
-        "metadata": {**found.metadata, "graph_id": found.graph, "workflow_id": found.workflow_id},
+        "metadata": {**redacted(found.metadata), "graph_id": found.graph, "workflow_id": found.workflow_id},
         "kwargs": found.kwargs, "multitask_strategy": "reject",
     }  # fmt: skip
 

@@ -43,7 +43,7 @@ def modes_of(given: str | Sequence[str] | None) -> tuple[str, ...]:
 def _listed(text: str) -> list[str]:
     try:
         found: object = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return [text]
     return [str(one) for one in cast("list[object]", found)] if isinstance(found, list) else [text]
 
@@ -134,7 +134,7 @@ async def lines(visit: Visit, run: Run, modes: Sequence[str], begin: int) -> Asy
                 break
             moved = any(one.type == "step-finished" and one.seq > begin for one in events)
             if moved and "values" in modes and not batch.more and batch.status == "running":
-                at = await visit.state()
+                at = await visit.state(note=False)
                 if at.checkpoint_id is not None and at.checkpoint_id != sent:
                     sent = at.checkpoint_id
                     yield _line(("values", at.values))
@@ -166,11 +166,13 @@ async def _last(visit: Visit, run: Run, modes: Sequence[str]) -> list[Part]:
     now = await visit.again(run)
     if now.status in ("pending", "running"):
         return []
-    at = await visit.state()
+    asking = [mode for mode in ("updates", "values") if mode in modes]
+    waits = now.status == "interrupted" and now.until_seq is None
+    at = await visit.state(note=waits and bool(asking))
     found: list[Part] = [("values", at.values)] if "values" in modes else []
-    if now.status == "interrupted" and now.until_seq is None and at.interrupts:
+    if waits and at.interrupts:
         asked = {"__interrupt__": [shapes.interrupt(one) for one in at.interrupts]}
-        found += [(mode, asked) for mode in ("updates", "values") if mode in modes]
+        found += [(mode, asked) for mode in asking]
     if (failure := now.failure) is not None:
         return [*found, ("error", {"error": failure[0], "message": failure[1]})]
     return [*found, ("end", None)]
@@ -184,7 +186,8 @@ async def awaited(visit: Visit, run: Run) -> AsyncIterator[bytes]:
                 yield _KEEP
             elif run.until_seq is not None and batch.cursor >= run.until_seq:
                 break
-        body = shapes.outcome(await visit.again(run), await visit.state())
+        now = await visit.again(run)
+        body = shapes.outcome(now, await visit.state(note=now.status == "interrupted"))
     except (Unavailable, Unauthenticated) as error:
         body = {"__error__": {"error": error.code, "message": error.detail}}
     yield json.dumps(jsonable_encoder(body)).encode()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse, Response
 
 from orchestrator.core.errors import Unsupported
-from orchestrator.service import conversations, states, threads
+from orchestrator.service import conversations, states
 from orchestrator.service.conversations import Wanted
 from orchestrator.service.threads import Thread
 from orchestrator.web.auth import Ctx, Editor, Reader, Submitter
@@ -35,17 +37,17 @@ async def create(ctx: Ctx, who: Submitter, body: ThreadCreate | None = None) -> 
         raise Unsupported(
             "a thread begins empty: its state is what its graph makes of its inputs; leave `supersteps` out"
         )
-    made = await threads.create(
-        ctx, who, kind="thread", thread_id=wanted.thread_id, metadata=wanted.metadata,
-        if_exists=wanted.if_exists or "raise",
-    )  # fmt: skip
-    return JSONResponse(shapes.thread(made, await _newest(ctx, who, made)))
+    made = await conversations.create(
+        ctx, who, wanted.thread_id, metadata=wanted.metadata, if_exists=wanted.if_exists or "raise"
+    )
+    return await _told(ctx, who, made, wanted.metadata)
 
 
-async def _newest(ctx: Ctx, who: Reader, found: Thread) -> states.ThreadState:
+async def _told(ctx: Ctx, who: Reader, found: Thread, sent: Mapping[str, object]) -> JSONResponse:
+    """The thread, of which somebody who may not read sees what they sent."""
     if "read" not in who.permissions:
-        return states.ThreadState()
-    return await states.state(ctx, who, found)
+        return JSONResponse(shapes.thread(replace(found, metadata=sent), states.ThreadState()))
+    return JSONResponse(shapes.thread(found, await states.state(ctx, who, found)))
 
 
 @router.post("/threads/search", response_model=None)
@@ -53,7 +55,8 @@ async def search(ctx: Ctx, who: Reader, body: ThreadSearch | None = None) -> JSO
     """Threads with their values and what they wait for; workflows that were begun otherwise are among them."""
     wanted = body or ThreadSearch.model_validate({})
     found = await conversations.search(ctx, who, _wanted(wanted))
-    values = await states.newest(ctx, who, found)
+    note = not wanted.select or "interrupts" in wanted.select
+    values = await states.newest(ctx, who, found, note=note)
     rows = [shapes.thread(*pair) for pair in zip(found, values, strict=True)]
     return JSONResponse([shapes.selected(row, wanted.select) for row in rows])
 
@@ -84,7 +87,7 @@ async def get(ctx: Ctx, who: Reader, thread_id: str) -> JSONResponse:
 async def patch(ctx: Ctx, who: Submitter, thread_id: str, body: ThreadPatch) -> JSONResponse:
     """Add to a thread's metadata."""
     found = await conversations.patch(ctx, who, await conversations.find(ctx, who, thread_id), body.metadata)
-    return JSONResponse(shapes.thread(found, await _newest(ctx, who, found)))
+    return await _told(ctx, who, found, body.metadata)
 
 
 @router.delete("/threads/{thread_id}", response_model=None, status_code=204)
@@ -133,9 +136,10 @@ async def update(ctx: Ctx, who: Editor, thread_id: str, body: StateUpdate) -> JS
         )
         raise Unsupported(detail)
     found = await conversations.find(ctx, who, thread_id)
+    await states.check_head(ctx, found, body.checkpoint_id or shapes.checkpoint_id_of(body.checkpoint))
     await conversations.ignore(ctx, who, found)
-    at = await _newest(ctx, who, found)
-    return JSONResponse({"checkpoint": shapes.checkpoint(thread_id, at.checkpoint_id)})
+    head = await states.head(ctx, found) if "read" in who.permissions else None
+    return JSONResponse({"checkpoint": shapes.checkpoint(thread_id, head)})
 
 
 @router.post("/threads/{thread_id}/history", response_model=None)

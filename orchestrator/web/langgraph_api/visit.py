@@ -26,12 +26,12 @@ class Visit:
         """Whether the caller may see more of the run than how it ends."""
         return "read" in self.who.permissions
 
-    async def state(self) -> ThreadState:
-        """The thread's state by now, as far as the caller may see it."""
+    async def state(self, *, note: bool) -> ThreadState:
+        """The thread's state by now, as far as the caller may see it. `note`: what it asks will be shown to them."""
         if not self.reads:
             return ThreadState()
         found = await conversations.find(self.parts.context, self.who, self.thread_id)
-        return await states.state(self.parts.context, self.who, found)
+        return await states.state(self.parts.context, self.who, found, note=note)
 
     async def again(self, run: Run) -> Run:
         """The run by now, with what is known of it here."""
