@@ -19,9 +19,6 @@ from orchestrator.sdk.runtime import Host, Visit, current_host, current_visit
 T = TypeVar("T")
 S = TypeVar("S")
 
-_LONGEST_MESSAGE = 500
-_LONGEST_NAME = 100
-
 
 @dataclass(slots=True)
 class Attempt:
@@ -86,11 +83,11 @@ def progress(
     host, visit = current_host.get(), current_visit.get()
     if host is None or visit is None:
         return
-    told, part = message[:_LONGEST_MESSAGE], "/".join(one for one in (visit.inner, substep or "") if one)
+    part = "/".join(one for one in (visit.inner, substep or "") if one)
     if part:
-        body = visit.told.add_substep(part[:_LONGEST_NAME], share, told)
+        body = visit.told.add_substep(part, share, message)
     else:
-        body = visit.told.add(share, message=told, done=done, total=total)
+        body = visit.told.add(share, message=message, done=done, total=total)
     _note(host, visit, attempt, body)
 
 
