@@ -265,9 +265,9 @@ class Worker:
         tasks = [asyncio.ensure_future(_tell(one.segment)) for one in self._running.values()]
         if not tasks:
             return
+        self._telling = {one for one in self._telling if not one.done()}.union(tasks)
         # One that stands behind a row that somebody holds goes on by itself; the others' news do not wait for it.
         done, pending = await asyncio.wait(tasks, timeout=_ANNOUNCE)
-        self._telling = {one for one in self._telling if not one.done()} | pending
         if any(await asyncio.gather(*done)) or pending:
             await asyncio.sleep(_ANNOUNCE_PAUSE)
 
