@@ -70,9 +70,9 @@ def progress(
     """Tell how far the running node is: by `percent` (0 to 100), or by `done` of `total`.
 
     With `substep` the figures are those of that sub-step, and the node's own follow from those that its `Step`
-    declares, by their weights; where it declares none, tell `done` and `total` behind it. What is not given stays as it was told
-    before. It may be called in every turn of a loop: of what is told faster than about ten times a second only the
-    newest is written. Outside of a Keyturn worker it does nothing.
+    declares, by their weights; where it declares none, tell `done` and `total` behind it. What is not given stays as
+    it was told before. It may be called in every turn of a loop: of what is told faster than about ten times a second
+    only the newest is written. Outside of a Keyturn worker it does nothing.
 
     Raises InvalidInput for a figure that is none, and asyncio.CancelledError in a thread whose step timed out or was
     cancelled.
