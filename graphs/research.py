@@ -105,6 +105,7 @@ async def gather(state: State) -> State:
     for number, name in enumerate(names):
         found.append(await _gathered(shelf, number, name))
         progress(100, substep=parts[number])
+        progress(done=number + 1, total=len(names))
     if all(one.error for one in found):
         raise StepFailed(f"none of the sources could be read; {found[0].name}: {found[0].error}")
     return {"gathered": [one.to_json() for one in found]}

@@ -14,6 +14,7 @@ import socket
 import uuid
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from orchestrator.chores import app as chores
 from orchestrator.chores.notify import Notifier
@@ -70,6 +71,7 @@ class Worker:
     _running: dict[str, Running] = field(default_factory=dict[str, Running])
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _news: asyncio.Event = field(default_factory=asyncio.Event)
+    _telling: set[asyncio.Future[bool]] = field(default_factory=set[asyncio.Future[bool]])
     _marks: set[str] = field(default_factory=set[str])
     _draining: bool = False
     _full: bool = False
@@ -114,6 +116,7 @@ class Worker:
             await self._drain()
         finally:
             await _end(tasks)
+            await _end(list(self._telling))
             await self._stop_running()
             with contextlib.suppress(Unavailable):
                 async with self.ctx.db.connection() as conn:
@@ -259,7 +262,13 @@ class Worker:
             async with asyncio.timeout(_ANNOUNCE):
                 await self._news.wait()
         self._news.clear()
-        if any(await asyncio.gather(*(_tell(one.segment) for one in self._running.values()))):
+        tasks = [asyncio.ensure_future(_tell(one.segment)) for one in self._running.values()]
+        if not tasks:
+            return
+        self._telling = {one for one in self._telling if not one.done()}.union(tasks)
+        # One that stands behind a row that somebody holds goes on by itself; the others' news do not wait for it.
+        done, pending = await asyncio.wait(tasks, timeout=_ANNOUNCE)
+        if any(await asyncio.gather(*done)) or pending:
             await asyncio.sleep(_ANNOUNCE_PAUSE)
 
     async def _presence(self) -> None:
@@ -304,11 +313,11 @@ class Worker:
 async def _tell(segment: Segment) -> bool:
     try:
         return await segment.announce()
-    except LeaseLost:
+    except (LeaseLost, Unavailable):
         return False
 
 
-async def _end(tasks: Sequence[asyncio.Future[None]]) -> None:
+async def _end(tasks: Sequence[asyncio.Future[Any]]) -> None:
     """Cancel `tasks` until they have ended: a library below may swallow a cancellation that comes at a bad moment."""
     pending = set(tasks)
     while pending:

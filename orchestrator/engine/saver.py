@@ -70,6 +70,8 @@ class BarrierSaver(AsyncPostgresSaver):
         self._db = db
         self.progress = Progress()
         self.interrupted_nodes: dict[str, str] = {}
+        # The state that was there before: the first that is read of the thread itself.
+        self.found: dict[str, object] = {}
         # While true nothing is committed, as what is tried may have to be forgotten.
         self.trial = False
         self._commit = commit
@@ -123,6 +125,8 @@ class BarrierSaver(AsyncPostgresSaver):
             **cast("dict[str, object]", checkpoint.get("channel_values") or {}),
             **self._load_blobs(cast("list[tuple[bytes, bytes, bytes]]", value["channel_values"])),
         }
+        if not value["checkpoint_ns"] and not self.found:
+            self.found.update(values)
         parent = value["parent_checkpoint_id"]
         return CheckpointTuple(
             _config(value, value["checkpoint_id"]),

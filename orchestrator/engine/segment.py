@@ -24,7 +24,7 @@ from orchestrator.core.errors import Frozen, GraphChanged, KeyturnError, LeaseLo
 from orchestrator.core.model import Status
 from orchestrator.core.policy_file import PolicyBook
 from orchestrator.engine import feeding, pause, standing_approvals
-from orchestrator.engine.announcing import tell_once
+from orchestrator.engine.announcing import discreet, tell_once
 from orchestrator.engine.catalog import GraphEntry
 from orchestrator.engine.ending import End, failed, held, paused
 from orchestrator.engine.host import SegmentHost
@@ -126,12 +126,11 @@ class Segment:
         }  # fmt: skip
         if shown := self._entry.text_nodes:
             parts = graph.astream(feed, self._thread(), stream_mode=["values", "messages"], subgraphs=True, **how)
-            return await output_of(parts, shown, Veil(self._hiding, self._say))
+            return await output_of(parts, shown, Veil(lambda: self._hiding, self._say))
         return cast("GraphOutput[Any]", await graph.ainvoke(feed, self._thread(), **how))
 
     def _note(self, kind: str, data: Mapping[str, object]) -> None:
-        told = {name: self._hiding(value) if isinstance(value, str) else value for name, value in data.items()}
-        self._saver.tell(kind, told)
+        self._saver.tell(kind, discreet(data, self._hiding))
         if self.on_news is not None:
             self.on_news()
 
@@ -228,8 +227,8 @@ class Segment:
 
     @property
     def _secrets(self) -> list[object]:
-        """What holds the secrets that the graph was given: its input and what was approved."""
-        return [self.lease.input, *(one.settled.action for one in self.lease.decided)]
+        """What holds the secrets that the graph was given: its input, what was approved, and the state it found."""
+        return [self.lease.input, *(one.settled.action for one in self.lease.decided), self._saver.found]
 
     @cached_property
     def _hiding(self) -> Hiding:

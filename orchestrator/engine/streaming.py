@@ -22,21 +22,25 @@ async def output_of(parts: AsyncIterator[Mapping[str, Any]], shown: frozenset[st
     value: object = None
     interrupts: list[Interrupt] = []
     writing = Writing(shown, tell)
-    async for part in parts:
-        if part["type"] == "messages":
-            message, about = cast("tuple[BaseMessage, Mapping[str, object]]", part["data"])
-            writing.take(message, about)
-        elif not part["ns"]:
-            value = part["data"]
-            interrupts += part.get("interrupts") or ()
-    writing.close()
+    try:
+        async for part in parts:
+            if part["type"] == "messages":
+                message, about = cast("tuple[BaseMessage, Mapping[str, object]]", part["data"])
+                writing.take(message, about)
+            elif not part["ns"]:
+                value = part["data"]
+                interrupts += part.get("interrupts") or ()
+    finally:
+        writing.close()
     return GraphOutput(value=value, interrupts=tuple(interrupts))
 
 
 class Veil:
-    """Lets messages through without the secrets that a workflow was given, also where one comes in two pieces."""
+    """Lets messages through without the secrets that a workflow was given, also where one comes in two pieces. What to
+    hide is asked when there is something to tell: by then the state of earlier runs is known.
+    """
 
-    def __init__(self, hiding: Hiding, tell: Tell) -> None:
+    def __init__(self, hiding: Callable[[], Hiding], tell: Tell) -> None:
         self._hiding = hiding
         self._tell = tell
         # The end of what was said of each message, which may be the beginning of a secret.
@@ -44,8 +48,9 @@ class Veil:
 
     def __call__(self, message_id: str, node: str, delta: str, end: bool) -> None:
         """Tell what is new of a message, but for an end that may still turn out to be a secret."""
-        text = self._hiding(self._kept.pop(message_id, "") + delta)
-        keep = 0 if end else max(self._hiding.longest - 1, 0)
+        hiding = self._hiding()
+        text = hiding(self._kept.pop(message_id, "") + delta)
+        keep = 0 if end else max(hiding.longest - 1, 0)
         said = text[: max(len(text) - keep, 0)]
         if not end:
             self._kept[message_id] = text[len(said) :]
@@ -54,7 +59,9 @@ class Veil:
 
 
 class Writing:
-    """The messages under way; one at a time in each node, so that the end of one that was cut off is told, too."""
+    """The messages under way; one at a time in each task, so that the end of one that was cut off is told, too. A node
+    that `Send` starts several times at once writes as many side by side.
+    """
 
     def __init__(self, shown: frozenset[str], tell: Tell) -> None:
         self._shown = shown
@@ -65,27 +72,28 @@ class Writing:
         """A message or a piece of one, and LangGraph's word on where it comes from."""
         # The node of the outermost graph: what runs inside of it speaks for it.
         place = str(about.get("langgraph_checkpoint_ns") or about.get("langgraph_node") or "")
-        node = place.split("|", 1)[0].split(":", 1)[0]
+        task = place.split("|", 1)[0]
+        node = task.split(":", 1)[0]
         if node not in self._shown or not isinstance(message, AIMessage) or not message.id:
             return
         text = str(message.text)
         last = not isinstance(message, AIMessageChunk) or message.chunk_position == "last"
-        before = self._open.get(node)
+        before = self._open.get(task)
         if before != message.id:
             if not text:
                 return  # a call of tools, or an opening without words
             if before is not None:
-                self._end(node)
-            self._open[node] = message.id
+                self._end(task)
+            self._open[task] = message.id
         if last:
-            del self._open[node]
+            del self._open[task]
         if text or last:
             self._tell(message.id, node, text, last)
 
-    def _end(self, node: str) -> None:
-        self._tell(self._open.pop(node), node, "", True)
+    def _end(self, task: str) -> None:
+        self._tell(self._open.pop(task), task.split(":", 1)[0], "", True)
 
     def close(self) -> None:
         """Nothing more comes."""
-        for node in list(self._open):
-            self._end(node)
+        for task in list(self._open):
+            self._end(task)

@@ -22,6 +22,7 @@ from langgraph.types import RetryPolicy
 
 from orchestrator.core.errors import GraphFault, KeyturnError, StepFailed
 from orchestrator.sdk.options import options
+from orchestrator.sdk.runtime import current_host, current_visit
 from orchestrator.sdk.telling import Attempt, current_attempt, tell_attempt
 
 S = TypeVar("S")
@@ -140,7 +141,8 @@ def _substeps(step: Step[S]) -> list[Substep]:
 
 # Running a step
 
-# By LangGraph's id of the task, so that also a lease that came back to this process waits for what it left behind.
+# By the visit, so that also a lease that came back to this process waits for what it left behind: LangGraph's id of the
+# task is another one then, where nothing was committed before.
 _under_way: dict[str, Future[None]] = {}
 
 
@@ -149,7 +151,7 @@ def _body(step: Step[S]) -> Body:
     handler = cast("Handler", step.handler)
 
     async def run(state: Any) -> Result:
-        task = str(get_config().get("metadata", {})["langgraph_checkpoint_ns"])
+        task = _place()
         while (earlier := _under_way.get(task)) is not None:
             await asyncio.shield(asyncio.wrap_future(earlier))
         over = _under_way[task] = Future[None]()
@@ -165,6 +167,17 @@ def _body(step: Step[S]) -> Body:
 
     run.__name__ = step.name
     return run
+
+
+def _place() -> str:
+    """The step in its workflow: the same for every attempt."""
+    place = str(get_config().get("metadata", {})["langgraph_checkpoint_ns"])
+    host, visit = current_host.get(), current_visit.get()
+    if host is None or visit is None:
+        return place
+    # "outer:id|2|inner:id" without the ids; what they tell apart otherwise, the visit does.
+    nodes = "|".join(part.partition(":")[0] for part in place.split("|"))
+    return f"{host.workflow_id}:{visit.node}:{visit.number}:{nodes}"
 
 
 def _forget(task: str, over: Future[None]) -> None:

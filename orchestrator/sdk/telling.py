@@ -19,9 +19,6 @@ from orchestrator.sdk.runtime import Host, Visit, current_host, current_visit
 T = TypeVar("T")
 S = TypeVar("S")
 
-_LONGEST_MESSAGE = 500
-_LONGEST_NAME = 100
-
 
 @dataclass(slots=True)
 class Attempt:
@@ -72,9 +69,10 @@ def progress(
 ) -> None:
     """Tell how far the running node is: by `percent` (0 to 100), or by `done` of `total`.
 
-    With `substep` the figures are those of that sub-step, and the node's own follow from its sub-steps' weights. What
-    is not given stays as it was told before. It may be called in every turn of a loop: of what is told faster than
-    about ten times a second only the newest is written. Outside of a Keyturn worker it does nothing.
+    With `substep` the figures are those of that sub-step, and the node's own follow from those that its `Step`
+    declares, by their weights; where it declares none, tell `done` and `total` behind it. What is not given stays as
+    it was told before. It may be called in every turn of a loop: of what is told faster than about ten times a second
+    only the newest is written. Outside of a Keyturn worker it does nothing.
 
     Raises InvalidInput for a figure that is none, and asyncio.CancelledError in a thread whose step timed out or was
     cancelled.
@@ -86,11 +84,11 @@ def progress(
     host, visit = current_host.get(), current_visit.get()
     if host is None or visit is None:
         return
-    told, part = message[:_LONGEST_MESSAGE], "/".join(one for one in (visit.inner, substep or "") if one)
+    part = "/".join(one for one in (visit.inner, substep or "") if one)
     if part:
-        body = visit.told.add_substep(part[:_LONGEST_NAME], share, told)
+        body = visit.told.add_substep(part, share, message)
     else:
-        body = visit.told.add(share, message=told, done=done, total=total)
+        body = visit.told.add(share, message=message, done=done, total=total)
     _note(host, visit, attempt, body)
 
 

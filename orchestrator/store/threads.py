@@ -1,6 +1,7 @@
 """Threads: conversations that several workflows run on, one after the other. Their state is LangGraph's.
 
-Who begins or ends a run of a thread locks the thread first and then the workflow.
+Who begins a run of a thread or lets a failed one go on locks the thread first and then the workflow. A run ends without
+that: it can only make room for the next.
 """
 
 from __future__ import annotations

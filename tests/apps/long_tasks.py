@@ -191,3 +191,13 @@ def _no_plan() -> Any:
 
 
 no_plan = _no_plan()
+
+
+async def repeat(state: Input) -> None:
+    secret = str(state["password"])
+    progress(substep=f"log in with {secret}", percent=50, message=f"{'x' * 495} {secret}")
+    progress(substep=f"{'y' * 95} {secret}", percent=50)
+    await board(state).places["repeat"].wait()
+
+
+indiscreet = steps([Step("repeat", repeat)])

@@ -16,6 +16,7 @@ class Talk(TypedDict, total=False):
     messages: Required[Annotated[list[AnyMessage], add_messages]]
     runs: int
     fail: bool
+    api_key: str
 
 
 def _said(state: Talk) -> str:
@@ -24,8 +25,8 @@ def _said(state: Talk) -> str:
 
 def count(state: Talk) -> dict[str, object]:
     """Which run of the thread this is; fails on demand."""
-    if _said(state) == "fail":
-        message = "asked to fail"
+    if _said(state).startswith("fail"):
+        message = f"asked to {_said(state)} by {state.get('api_key', 'nobody')}"
         raise RuntimeError(message)
     return {"runs": state.get("runs", 0) + 1}
 
@@ -35,6 +36,8 @@ def reply(state: Talk) -> dict[str, object]:
     said = _said(state)
     if said.startswith("ask"):
         said = f"{said}: {ask('Which one?')}"
+    if said == "leak":
+        said = state.get("api_key", "no key")
     first = str(state["messages"][0].text)
     return {"messages": [AIMessage(f"{state.get('runs', 0)} after {first}: {said}")]}
 

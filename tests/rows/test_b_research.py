@@ -92,6 +92,15 @@ async def test_b9_a_research_reads_files_and_writes_a_report_that_names_them_wit
     assert list((tmp_path / "data" / "research").iterdir()) == [], "what was read is not kept"
 
 
+@pytest.mark.usefixtures("library")
+async def test_b9_a_research_tells_how_many_of_its_sources_are_read(keyturn: Keyturn) -> None:
+    done = await researched(keyturn, "notes/leases.md", "quorum.html")
+    page = await workflows.events_page(keyturn.ctx, keyturn.me, done.workflow_id, 0, 1000)
+    last = [event.data for event in page.events if event.type == "progress" and event.data["node"] == "gather"][-1]
+    assert (last.get("percent"), last.get("done"), last.get("total")) == (100.0, 2, 2)
+    assert last["substeps"] == {"1. notes/leases.md": 100.0, "2. quorum.html": 100.0}
+
+
 async def test_b9_a_research_goes_on_without_sources_that_cannot_be_read_and_tells_why(
     keyturn: Keyturn, library: Path, tmp_path: Path
 ) -> None:

@@ -43,6 +43,22 @@ async def test_a_run_goes_on_from_what_the_earlier_ones_left(talking: Keyturn) -
     assert (last(first), last(second)) == ("1 after hello: hello", "2 after hello: again")
 
 
+async def test_no_run_tells_a_secret_that_an_earlier_one_of_its_thread_was_given(talking: Keyturn) -> None:
+    thread = await threads.create(talking.ctx, talking.me, kind="thread")
+    given = {**said("hello"), "api_key": "sk-of-the-first-run"}
+    async with talking.working():
+        first = await threads.begin(talking.ctx, talking.me, thread, graph="remembering", input=given)
+        await talking.until(first.workflow_id, "completed")
+        later = [await begin(talking, thread, "leak")]
+        await talking.until(later[0], "completed")
+        later.append(await begin(talking, thread, "fail"))
+        failed = await talking.until(later[1], "failed")
+    assert "sk-of-the-first-run" not in str(failed.error)
+    for workflow_id in later:
+        page = await workflows.events_page(talking.ctx, talking.me, workflow_id, 0, 1000)
+        assert "sk-of-the-first-run" not in str([event.data for event in page.events])
+
+
 async def test_a_thread_has_one_run_at_a_time_however_many_begin_at_once(talking: Keyturn) -> None:
     thread = await threads.create(talking.ctx, talking.me, kind="thread")
     begun = await asyncio.gather(*(begin(talking, thread, f"{n}") for n in range(8)), return_exceptions=True)

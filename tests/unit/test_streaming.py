@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 
 from orchestrator.core.canonical import redact
-from orchestrator.engine.streaming import Veil, Writing
+from orchestrator.engine.streaming import Veil, Writing, output_of
 
 HELD = {"input": {"api_key": "k-12345-secret", "token": "ab"}}
 
@@ -26,8 +29,8 @@ class Told:
         return "".join(part[2] for part in self.parts)
 
 
-def about(node: str) -> dict[str, object]:
-    return {"langgraph_node": node, "langgraph_checkpoint_ns": f"{node}:1"}
+def about(node: str, task: int = 1) -> dict[str, object]:
+    return {"langgraph_node": node, "langgraph_checkpoint_ns": f"{node}:{task}"}
 
 
 @given(
@@ -38,7 +41,7 @@ def test_a_secret_is_hidden_wherever_the_text_is_cut(words: list[str], cuts: lis
     whole = "".join(words)
     places = sorted({0, len(whole), *(cut for cut in cuts if cut < len(whole))})
     told = Told()
-    veil = Veil(redact.hiding(HELD), told)
+    veil = Veil(lambda: redact.hiding(HELD), told)
     for begin, end in itertools.pairwise(places):
         veil("m", "node", whole[begin:end], False)
     veil("m", "node", "", True)
@@ -51,7 +54,7 @@ def test_a_secret_is_hidden_wherever_the_text_is_cut(words: list[str], cuts: lis
 
 def test_without_secrets_nothing_is_kept_back() -> None:
     told = Told()
-    veil = Veil(redact.hiding({"name": "x"}), told)
+    veil = Veil(lambda: redact.hiding({"name": "x"}), told)
     veil("m", "node", "one ", False)
     assert told.parts == [("m", "node", "one ", False)]
 
@@ -69,6 +72,31 @@ def test_a_message_that_was_cut_off_ends_before_the_next_begins() -> None:
         ("2", "speak", "hel", False),
         ("2", "speak", "lo", True),
     ]
+
+
+def test_messages_written_side_by_side_by_one_node_are_not_cut_off_by_each_other() -> None:
+    told = Told()
+    writing = Writing(frozenset({"speak"}), told)
+    for delta in ("o", "ne"):
+        for task in (1, 2):
+            writing.take(AIMessageChunk(content=delta, id=str(task)), about("speak", task))
+    for task in (1, 2):
+        writing.take(AIMessageChunk(content="", id=str(task), chunk_position="last"), about("speak", task))
+    writing.close()
+    for task in ("1", "2"):
+        own = [part for part in told.parts if part[0] == task]
+        assert own == [(task, "speak", "o", False), (task, "speak", "ne", False), (task, "speak", "", True)]
+
+
+async def test_a_message_ends_also_where_its_node_fails() -> None:
+    async def parts() -> AsyncIterator[Mapping[str, Any]]:
+        yield {"type": "messages", "ns": (), "data": (AIMessageChunk(content="he", id="1"), about("speak"))}
+        raise ValueError("the model went away")
+
+    told = Told()
+    with pytest.raises(ValueError, match="went away"):
+        await output_of(parts(), frozenset({"speak"}), told)
+    assert told.parts == [("1", "speak", "he", False), ("1", "speak", "", True)]
 
 
 def test_only_what_the_assistant_says_in_a_declared_node_is_told() -> None:
