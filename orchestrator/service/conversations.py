@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, cast
 
 from orchestrator.core.canonical import redact
-from orchestrator.core.errors import InvalidInput, NothingPending, ThreadBusy
+from orchestrator.core.errors import InvalidInput, NothingPending, NotOwner, ThreadBusy
 from orchestrator.core.model import Status
 from orchestrator.core.plain import plain_json
 from orchestrator.service import acting, assistants, resuming, states, workflows
@@ -127,6 +127,9 @@ async def delete(ctx: Context, caller: Caller, thread: Thread) -> None:
     caller.need("submit")
     async with ctx.db.transaction() as conn:
         await _held(conn, caller, thread)
+        if thread.kind == "session" and caller.person != thread.person and "admin" not in caller.permissions:
+            detail = f"only {thread.person}, whose session this is, and who has the permission `admin` can end it"
+            raise NotOwner(detail, owner=thread.person)
         last = await rows.newest_run(conn, thread.thread_key)
         if last is not None and not Status(last["status"]).finished:
             detail = f"the thread's run is {last['status']}; decide what it asks, wait for its end, or cancel it first"
