@@ -15,9 +15,8 @@ Json = dict[str, object]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Text = Annotated[str, Field(max_length=4000)]
 # It is part of addresses, where neither control characters nor dots alone arrive as they were sent.
-CaseId = Annotated[
-    str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*[^\x00-\x1f\x7f.][^\x00-\x1f\x7f]*$")
-]
+_CASE_ID = r"^[^\x00-\x1f\x7f]*[^\x00-\x1f\x7f.][^\x00-\x1f\x7f]*$"
+CaseId = Annotated[str, Field(min_length=1, max_length=200, pattern=_CASE_ID)]
 # What a wait is for: that the workflow needs a person or has ended, or its end.
 Until = Literal["settled", "ended"]
 
