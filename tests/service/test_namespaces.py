@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -329,3 +330,18 @@ async def test_people_keys_and_submissions_belong_to_their_namespace(keyturn: Ke
     assert list(mine[0].roles) == ["team_lead", "tech_lead"]
     told = await explain.action(ctx, stranger, ExplainRequest(action=RISKY))
     assert list(told.can_decide) == ["lena"]
+
+
+async def test_keys_that_are_shown_at_the_same_time_are_looked_up_together(keyturn: Keyturn) -> None:
+    ctx, admin = keyturn.ctx, caller("root")
+    made = [await identity.create_key(ctx, admin, KeyRequest(person="tara", permissions=["read"])) for _ in range(20)]
+    await identity.revoke_key(ctx, admin, made[0].key_id)
+    keyring = identity.Keyring(ctx)
+    before = ctx.db.pool.get_stats()["requests_num"]
+    wrong = f"{made[1].key[:-4]}xxxx"
+    shown = [*(one.key for one in made), wrong, "kt_0123456789abcdef_" + "x" * 43, "nonsense"]
+    found = await asyncio.gather(*(keyring.authenticate(key) for key in shown), return_exceptions=True)
+    assert [isinstance(one, Caller) for one in found] == [False, *[True] * 19, False, False, False]
+    assert [one.key_id for one in found if isinstance(one, Caller)] == [one.key_id for one in made[1:]]
+    # A thousand streams that wake at once, each with its own key, leave the pool to others.
+    assert ctx.db.pool.get_stats()["requests_num"] - before <= len(shown) / 2
