@@ -412,7 +412,7 @@ async def test_a_run_without_a_thread_gets_one(dialects: People) -> None:
     done = await resume(dialects.tara, begun[0]["thread_id"], {asked["id"]: "yes"})
     assert done["answers"][0]["answer"] == "yes"
     run = await dialects.rita.runs.create(None, "anything", input={"payload": "x"})
-    assert run["status"] == "pending"
+    assert run["status"] in ("pending", "running")
     parts = [part async for part in dialects.rita.runs.stream(None, "anything", input={"payload": "x"})]
     assert parts[-1].event == "end"
 
