@@ -14,6 +14,9 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 Json = dict[str, object]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Text = Annotated[str, Field(max_length=4000)]
+# It is part of addresses, where neither control characters nor dots alone arrive as they were sent.
+_CASE_ID = r"^[^\x00-\x1f\x7f]*[^\x00-\x1f\x7f.][^\x00-\x1f\x7f]*$"
+CaseId = Annotated[str, Field(min_length=1, max_length=200, pattern=_CASE_ID)]
 # What a wait is for: that the workflow needs a person or has ended, or its end.
 Until = Literal["settled", "ended"]
 
@@ -36,7 +39,7 @@ class SubmitRequest(Request):
     graph: Name
     input: Json = Field(default_factory=dict)
     title: Annotated[str, Field(max_length=500)] = ""
-    case_id: Name | None = None
+    case_id: CaseId | None = None
     priority: Annotated[int, Field(ge=-100, le=100)] = 0
     on_behalf_of: Name | None = None
     launched_by: Name | None = None

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from orchestrator.wire import Json, Name, PendingApproval, Request, Response
+from orchestrator.wire import CaseId, Json, Name, PendingApproval, Request, Response
 
 Said = Annotated[str, Field(min_length=1, max_length=200_000)]
 
@@ -21,7 +21,7 @@ class SessionRequest(Request):
     graph: Name
     mode: Literal["interactive", "autonomous"] = "interactive"
     title: Annotated[str, Field(max_length=500)] = ""
-    case_id: Name | None = None
+    case_id: CaseId | None = None
     message: Said | None = None
     input: Json | None = None
     idle_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None

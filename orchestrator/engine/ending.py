@@ -17,6 +17,7 @@ from orchestrator.engine.render import to_json
 from orchestrator.engine.standing import Progress
 from orchestrator.store.db import Params
 from orchestrator.store.decisions import Notice
+from orchestrator.store.endings import unasked
 from orchestrator.store.events import Event
 from orchestrator.store.segments import Release
 
@@ -63,14 +64,22 @@ def paused(planned: pause.Pause, *, tells: bool) -> End:
             Status.WAITING, rows=planned.rows, events=planned.events, risk=planned.level.value,
             notices=planned.notices if tells else (),
         )  # fmt: skip
-    over = Event("workflow-rejected", planned.rejected_by, {"reason": "action_forbidden"})
+    by, why = planned.rejected_by, "action_forbidden"
+    untold = unasked({row["approval_id"]: row["state"] for row in planned.rows}, by, why)
     return End(
         Status.REJECTED,
-        reason="action_forbidden",
-        rows=[{**row, "state": "cancelled"} if row["state"] in _OPEN else row for row in planned.rows],
-        events=[*planned.events, over],
+        reason=why,
+        rows=[_cancelled(row, by) if row["state"] in _OPEN else row for row in planned.rows],
+        events=[*planned.events, *untold, Event("workflow-rejected", by, {"reason": why})],
         risk=planned.level.value,
     )
+
+
+def _cancelled(row: Params, by: str) -> Params:
+    """A request of the same pause; who decided it before is kept."""
+    pending = row["state"] == ApprovalState.PENDING
+    resolved = {"resolved_by": by, "resolved_at": row["requested_at"]} if pending else {}
+    return {**row, **resolved, "state": ApprovalState.CANCELLED.value}
 
 
 def failed(error: Exception, actor: str, epoch: int, secrets: Sequence[object]) -> End:

@@ -41,11 +41,11 @@ from orchestrator.core.votes import (
     selves_of,
 )
 from orchestrator.service.context import Caller, Context
-from orchestrator.service.endings import unasked
 from orchestrator.service.refusals import unknown
 from orchestrator.store import decisions
 from orchestrator.store.db import Connection, Params
 from orchestrator.store.decisions import Asked, Question, Written, view_of
+from orchestrator.store.endings import unasked
 from orchestrator.store.events import Event
 from orchestrator.wire import Decided
 

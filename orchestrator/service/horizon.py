@@ -54,7 +54,8 @@ class Horizon:
             await asyncio.wait([earlier])
         self._looking, self._next = self._next, None
         found = await self._look()
-        self.known = max(self.known, found)
+        # One look follows another, so this rises; it falls where an older state of the database was restored.
+        self.known = found
         return found
 
     async def _look(self) -> int:

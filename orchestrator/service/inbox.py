@@ -189,7 +189,10 @@ def _text(value: object) -> str | None:
 
 
 def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    # What a graph gave may be larger than any float.
+    return float(value) if abs(value) <= sys.float_info.max else None
 
 
 def _list(value: object) -> list[object]:

@@ -12,10 +12,10 @@ from orchestrator.core.model import Status
 from orchestrator.core.votes import CLOCK
 from orchestrator.service import sessions
 from orchestrator.service.context import Context
-from orchestrator.service.endings import unasked
 from orchestrator.service.settling import settle
 from orchestrator.store import approvals, events, workflows
 from orchestrator.store.db import Params
+from orchestrator.store.endings import unasked
 from orchestrator.store.events import Event
 
 log = logging.getLogger("keyturn.timers")

@@ -18,12 +18,12 @@ from orchestrator.core.plain import plain_json
 from orchestrator.core.plan import timeout_of
 from orchestrator.service import idempotency, views
 from orchestrator.service.context import Caller, Context
-from orchestrator.service.endings import unasked
 from orchestrator.service.health import WORKER_SEEN_SECONDS
 from orchestrator.service.refusals import audited, unknown
 from orchestrator.service.settling import settle
 from orchestrator.store import approvals, events, fleet, threads, workflows
 from orchestrator.store.db import Connection, Params
+from orchestrator.store.endings import unasked
 from orchestrator.store.events import CANCEL_CHANNEL, EVENTS_CHANNEL, READY_CHANNEL, Event, Wanted
 from orchestrator.store.workflows import NewWorkflow
 from orchestrator.wire import (

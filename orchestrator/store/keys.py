@@ -22,11 +22,12 @@ VALUES (%(key_id)s, %(namespace)s, %(person)s, %(secret_sha256)s, %(permissions)
 RETURNING key_id, person, permissions, label, created_at, expires_at, revoked_at
 """
 
-# What a presented key is checked against; `live` is judged on the database's clock.
+# What presented keys are checked against, each with its place; `live` is judged on the database's clock.
 _FIND: Final[LiteralString] = """
-SELECT key_id, namespace, person, secret_sha256, permissions,
-       revoked_at IS NULL AND (expires_at IS NULL OR expires_at > coalesce(%(now)s::timestamptz, now())) AS live
-  FROM keyturn.api_keys WHERE key_id = %(key_id)s
+SELECT p.place, k.key_id, k.namespace, k.person, k.secret_sha256, k.permissions,
+       k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > coalesce(p.now, now())) AS live
+  FROM unnest(%(key_ids)s::text[], %(nows)s::timestamptz[]) WITH ORDINALITY AS p (key_id, now, place)
+  JOIN keyturn.api_keys k ON k.key_id = p.key_id
 """
 
 # A namespace's keys, newest first.
@@ -75,25 +76,40 @@ class StoredKey:
     live: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was found of an id: None when there is no such key."""
+
+    stored: StoredKey | None
+
+
 async def insert_key(conn: Connection, draft: KeyDraft, *, now: datetime | None) -> KeyRecord:
     """Keep a new key and return it with its times; it begins now."""
     row = await (await conn.execute(_INSERT, {**asdict(draft), "now": now})).fetchone()
     return KeyRecord.model_validate(row)
 
 
-async def find_key(conn: Connection, key_id: str, *, now: datetime | None) -> StoredKey | None:
-    """The key of that id in any namespace, None when there is none."""
-    row = await (await conn.execute(_FIND, {"key_id": key_id, "now": now})).fetchone()
-    if row is None:
-        return None
-    return StoredKey(
-        key_id=row["key_id"],
-        namespace=row["namespace"],
-        person=row["person"],
-        secret_sha256=bytes(row["secret_sha256"]),
-        permissions=frozenset(row["permissions"]),
-        live=row["live"],
-    )
+async def find_keys(
+    conn: Connection, wanted: Sequence[tuple[str, datetime | None]], *, wait: bool = True
+) -> list[Found | None]:
+    """What there is of each id, in any namespace, at its instant. There is nothing to `wait` for, and every one is
+    looked for: a miss takes as long as a hit.
+    """
+    del wait
+    asked = {"key_ids": [key_id for key_id, _ in wanted], "nows": [now for _, now in wanted]}
+    found: list[Found | None] = [Found(None)] * len(wanted)
+    for row in await (await conn.execute(_FIND, asked)).fetchall():
+        found[int(row["place"]) - 1] = Found(
+            StoredKey(
+                key_id=row["key_id"],
+                namespace=row["namespace"],
+                person=row["person"],
+                secret_sha256=bytes(row["secret_sha256"]),
+                permissions=frozenset(row["permissions"]),
+                live=row["live"],
+            )
+        )
+    return found
 
 
 async def list_keys(conn: Connection, namespace: str) -> Sequence[KeyRecord]:

@@ -6,6 +6,7 @@ No rule is decided here, and no stack trace, statement or input value leaves thr
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import ClassVar, Final, TypedDict, cast
@@ -142,7 +143,8 @@ def headers_of(status: HTTPStatus, facts: Mapping[str, object]) -> dict[str, str
         headers["WWW-Authenticate"] = 'Bearer realm="keyturn"'
     retry_after = facts.get("retry_after")
     if isinstance(retry_after, int | float):
-        headers["Retry-After"] = str(max(1, round(retry_after)))
+        # Rounded up: who comes back then must not be too early.
+        headers["Retry-After"] = str(max(1, math.ceil(retry_after)))
     elif status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
         headers["Retry-After"] = "1"
     return headers

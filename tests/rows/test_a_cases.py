@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import AsyncGenerator
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -145,6 +146,19 @@ async def test_a2_the_confirmations_of_a_case_are_listed_and_decided_by_their_id
         assert said.result == {"log": ["sure=False"]}
         assert (said.approvals[0].decision or {})["note"] == "not sure at all"
         assert {one["workflow_id"] for one in await pending(reader, case)} == {open_question}
+
+
+async def test_a2_a_case_that_can_be_named_can_be_asked_for(edge: Edge, keyturn: Keyturn) -> None:
+    async with edge.http(await edge.key("tara")) as http:
+        for case_id in ("a b", "é漢", "a/b/events", "../x", "a/", "?#%", "a.", "a\u2028b", "..a"):
+            await submit(keyturn, "steps", case_id)
+            path = f"/cases/{quote(case_id, safe='')}"
+            found = await http.get(f"{path}/events", headers={"Accept": "application/json"})
+            assert [one["case_id"] for one in found.json()["events"]] == [case_id]
+            assert await pending(http, quote(case_id, safe="")) == []
+        for case_id in ("a\nb", ".", "..", "\x7f", ""):
+            refused = await http.post("/workflows", json={"graph": "steps", "input": {}, "case_id": case_id})
+            assert (refused.status_code, refused.json()["code"]) == (422, "invalid_input"), case_id
 
 
 async def test_a3_confirmations_of_a_case_are_told_live_and_matched_by_the_request(

@@ -135,3 +135,21 @@ async def until_blocked(db: Database) -> None:
             if (await found.fetchone() or {"n": 0})["n"]:
                 return
             await asyncio.sleep(0.01)
+
+
+async def test_c3_nobody_but_its_person_ends_a_session_at_any_door(closed: Office) -> None:
+    session = await closed.begin()
+    for path in (f"/sessions/{session}", f"/threads/{session}"):
+        answer = await closed.people["tom"].delete(path)
+        assert (answer.status_code, answer.json()["code"]) == (403, "not_owner"), path
+    assert (await closed.record(session))["state"] == "idle"
+    assert (await closed.people["rita"].delete(f"/threads/{session}")).status_code == 204
+
+
+async def test_c3_who_comes_back_when_told_to_is_not_too_early(database_url: str) -> None:
+    async with office(database_url, session_limit=1) as closed:
+        await closed.begin(idle_seconds=60.4)
+        refused = await closed.post("/sessions", graph="clerk")
+        assert refused.status_code == 429
+        closed.clock.ahead += timedelta(seconds=int(refused.headers["retry-after"]))
+        assert (await closed.post("/sessions", graph="clerk")).status_code == 201

@@ -1,12 +1,7 @@
-"""The trail and who may see it: chains verify, secrets never show, one request has one consequence, namespaces hold."""
+"""The trail: chains verify, secrets never show, and one request has one consequence."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -15,50 +10,19 @@ from orchestrator.core.canonical import MASK, chain_hash
 from orchestrator.core.errors import (
     IdempotencyConflict,
     InvalidInput,
-    KeyturnError,
-    NotFound,
     SelfApproval,
-    TokenWrongUser,
 )
-from orchestrator.core.model import Verdict
 from orchestrator.service import (
-    acting,
     approvals,
-    audit,
-    breaking,
-    cases,
-    delegations,
     explain,
-    feeds,
-    identity,
-    links,
     workflows,
 )
-from orchestrator.service.context import Caller, Context
-from orchestrator.service.deciding import Choice
-from orchestrator.service.feeds import Everything
 from orchestrator.store import events
 from orchestrator.wire import (
-    AnswerRequest,
     ApproveRequest,
-    BatchItem,
-    BatchRequest,
-    BreakGlassRequest,
-    Decided,
-    DelegationRequest,
-    EditRequest,
-    ExplainRequest,
-    KeyRequest,
-    LinkRequest,
-    PersonRequest,
     RejectRequest,
-    ReviewRequest,
     SubmitRequest,
-    Verification,
-    VoteRequest,
-    WithdrawRequest,
 )
-from orchestrator.wire_feeds import ConfirmationList, ConfirmRequest, FeedPage
 from tests.apps.dialect_graphs import CANARY, SECRETIVE
 from tests.harness import APPS, Keyturn, caller, running
 
@@ -201,186 +165,3 @@ async def test_an_idempotency_key_makes_one_vote_of_a_decision_that_is_sent_twic
     (one,) = (await keyturn.get(workflow)).approvals
     assert [vote.voter for vote in one.votes] == ["tara"]
     assert (await keyturn.types(workflow)).count("confirmation-resolved") == 1
-
-
-# Namespaces
-
-
-@dataclass
-class Spy:
-    """A stranger who has learned the ids."""
-
-    ctx: Context
-    me: Caller
-    workflow: str
-    approval: str
-    delegation: str
-
-
-TOMORROW = datetime.now(UTC) + timedelta(days=1)
-
-
-async def done(deciding: Awaitable[list[Decided | KeyturnError]]) -> list[Decided | KeyturnError]:
-    """What of a stranger's batch was not simply not there."""
-    return [one for one in await deciding if not isinstance(one, NotFound)]
-
-
-async def findings(verifying: Awaitable[Verification]) -> list[str]:
-    """The chains of workflows that a stranger's check tells of."""
-    return [one.workflow_id for one in (await verifying).findings]
-
-
-async def waiting_in(listing: Awaitable[ConfirmationList]) -> list[str]:
-    """The requests that a stranger's list of a case shows."""
-    return [one.request_id for one in (await listing).confirmations]
-
-
-async def shown(reading: Awaitable[FeedPage]) -> list[str]:
-    """The workflows of which a stranger's feed tells."""
-    return [one.workflow_id for one in (await reading).events]
-
-
-USE = Callable[[Spy], Awaitable[Any]]
-NOT_FOUND: dict[str, USE] = {
-    "workflows.get": lambda spy: workflows.get(spy.ctx, spy.me, spy.workflow),
-    "workflows.status": lambda spy: workflows.status(spy.ctx, spy.me, spy.workflow),
-    "workflows.cancel": lambda spy: workflows.cancel(spy.ctx, spy.me, spy.workflow),
-    "workflows.retry": lambda spy: workflows.retry(spy.ctx, spy.me, spy.workflow),
-    "workflows.events_page": lambda spy: workflows.events_page(spy.ctx, spy.me, spy.workflow, 0, 10),
-    "workflows.view_graph": lambda spy: workflows.view_graph(spy.ctx, spy.me, spy.workflow),
-    "approvals.get": lambda spy: approvals.get(spy.ctx, spy.me, spy.approval),
-    "approvals.approve": lambda spy: approvals.approve(spy.ctx, spy.me, spy.workflow, ApproveRequest()),
-    "approvals.reject": lambda spy: approvals.reject(spy.ctx, spy.me, spy.workflow, RejectRequest(reason="x")),
-    "approvals.vote": lambda spy: approvals.vote(spy.ctx, spy.me, spy.approval, VoteRequest(verdict="approve")),
-    "approvals.answer": lambda spy: approvals.answer(spy.ctx, spy.me, spy.approval, AnswerRequest(answer="x")),
-    "approvals.current": lambda spy: approvals.current(spy.ctx, spy.me, spy.approval),
-    "approvals.decide_held": lambda spy: approvals.decide_held(
-        spy.ctx, spy.me, spy.workflow, Choice(Verdict.APPROVE), None
-    ),
-    "acting.edit": lambda spy: acting.edit(spy.ctx, spy.me, spy.approval, EditRequest(action=RISKY)),
-    "acting.withdraw": lambda spy: acting.withdraw(spy.ctx, spy.me, spy.approval, WithdrawRequest()),
-    "acting.withdraw_workflow": lambda spy: acting.withdraw_workflow(spy.ctx, spy.me, spy.workflow, WithdrawRequest()),
-    "breaking.break_glass": lambda spy: breaking.break_glass(
-        spy.ctx, spy.me, spy.approval, BreakGlassRequest(justification="now")
-    ),
-    "breaking.review": lambda spy: breaking.review(spy.ctx, spy.me, spy.approval, ReviewRequest(note="fine")),
-    "delegations.create": lambda spy: delegations.create(
-        spy.ctx, spy.me, DelegationRequest(from_="tom", to="cleo", ends_at=TOMORROW)
-    ),
-    "delegations.revoke": lambda spy: delegations.revoke(spy.ctx, spy.me, spy.delegation),
-    "links.create": lambda spy: links.create(
-        spy.ctx, spy.me, spy.approval, LinkRequest(person="tara", verdict="approve"), ""
-    ),
-    "explain.approval": lambda spy: explain.approval(spy.ctx, spy.me, spy.approval),
-    "cases.confirm": lambda spy: cases.confirm(spy.ctx, spy.me, "c", spy.approval, ConfirmRequest(approved=True)),
-    "identity.create_key": lambda spy: identity.create_key(
-        spy.ctx, spy.me, KeyRequest(person="tara", permissions=["read"])
-    ),
-}
-EMPTY: dict[str, USE] = {
-    "workflows.page": lambda spy: workflows.page(spy.ctx, spy.me),
-    "approvals.pending": lambda spy: approvals.pending(spy.ctx, spy.me),
-    "approvals.batch": lambda spy: done(
-        approvals.batch(
-            spy.ctx, spy.me, BatchRequest(decisions=[BatchItem(approval_id=spy.approval, verdict="approve")])
-        )
-    ),
-    "delegations.list_open": lambda spy: delegations.list_open(spy.ctx, spy.me),
-    "identity.list_people": lambda spy: identity.list_people(spy.ctx, spy.me),
-    "identity.list_keys": lambda spy: identity.list_keys(spy.ctx, spy.me),
-    "cases.pending": lambda spy: waiting_in(cases.pending(spy.ctx, spy.me, "c")),
-    "feeds.page": lambda spy: shown(feeds.page(spy.ctx, spy.me, Everything(), 0)),
-    "audit.verify": lambda spy: findings(audit.verify(spy.ctx, spy.me, None, 1000)),
-}
-# What has its own test below, or among those of the routes.
-APART = {
-    "workflows.submit",
-    # Steps of other use cases, which look for what they concern.
-    "workflows.prepared",
-    "workflows.replayed",
-    "workflows.cancel_on",
-    "acting.would_change",
-    "explain.action",
-    "identity.put_person",
-    "identity.revoke_key",
-    "audit.page",
-    "audit.contains",
-    "links.decide",
-}
-
-
-def use_cases(module: ModuleType) -> set[str]:
-    """The public functions of a service module that act for a caller."""
-    name = module.__name__.rpartition(".")[2]
-    return {
-        f"{name}.{function.__name__}"
-        for function in vars(module).values()
-        if inspect.iscoroutinefunction(function)
-        and function.__module__ == module.__name__
-        and "caller" in inspect.signature(function).parameters
-        and not function.__name__.startswith("_")
-    }
-
-
-_MODULES = (workflows, approvals, acting, breaking, delegations, links, explain, identity, audit, cases, feeds)
-
-
-def test_every_use_case_is_in_a_table_of_this_test() -> None:
-    found = {name for module in _MODULES for name in use_cases(module)}
-    assert found - {*NOT_FOUND, *EMPTY, *APART} == set()
-
-
-async def test_nothing_of_another_namespace_can_be_seen_or_changed(keyturn: Keyturn) -> None:
-    async with keyturn.working():
-        request = SubmitRequest(graph="governed", input=RISKY, case_id="c")
-        workflow = (await workflows.submit(keyturn.ctx, keyturn.me, request)).workflow_id
-        asked = await keyturn.asked(workflow)
-        before = await keyturn.get(workflow)
-        away = DelegationRequest(to="cleo", ends_at=TOMORROW)
-        delegation = (await delegations.create(keyturn.ctx, caller("tom"), away)).delegation_id
-        spy = Spy(keyturn.ctx, caller("tara", "elsewhere", "act_as"), workflow, asked.approval_id, delegation)
-        for use in NOT_FOUND.values():
-            with pytest.raises(NotFound):
-                await use(spy)
-        for name, use in EMPTY.items():
-            found = await use(spy)
-            assert not list(getattr(found, "workflows", found)), name
-        assert await keyturn.get(workflow) == before
-        (still,) = await delegations.list_open(keyturn.ctx, caller("tom"))
-        assert (still.delegation_id, still.revoked_at) == (delegation, None)
-    assert "refused" not in await keyturn.types(workflow), "not even a trace is left in the other namespace's trail"
-
-
-async def test_a_link_is_of_no_use_to_the_same_person_of_another_namespace(keyturn: Keyturn) -> None:
-    async with keyturn.working():
-        workflow = await keyturn.submit("governed", **RISKY)
-        asked = await keyturn.asked(workflow)
-    request = LinkRequest(person="tara", verdict="approve")
-    made = await links.create(keyturn.ctx, caller("tara"), asked.approval_id, request, "")
-    token = made.url.rpartition("/")[2]
-    with pytest.raises(TokenWrongUser):
-        await links.decide(keyturn.ctx, token, "", caller("tara", "elsewhere", "act_as"))
-    assert (await keyturn.asked(workflow)).votes == []
-    # Whoever has the link has proved that: the trail it concerns tells of the attempt.
-    assert "refused" in await keyturn.types(workflow)
-    assert (await links.decide(keyturn.ctx, token, "", caller("tara"))).code == "resolved"
-
-
-async def test_people_keys_and_submissions_belong_to_their_namespace(keyturn: Keyturn) -> None:
-    ctx, admin, stranger = keyturn.ctx, caller("root"), caller("root", "elsewhere")
-    key = await identity.create_key(ctx, admin, KeyRequest(person="tara", permissions=["read"]))
-    with pytest.raises(NotFound):
-        await identity.revoke_key(ctx, stranger, key.key_id)
-    assert (await identity.authenticate(ctx, key.key)).namespace == "default"
-    await identity.put_person(ctx, stranger, PersonRequest(person="tara", roles=[]))
-    await identity.put_person(ctx, stranger, PersonRequest(person="lena", roles=["tech_lead"]))
-    theirs = await workflows.submit(ctx, caller("tara", "elsewhere"), SubmitRequest(graph="governed", input=RISKY))
-    async with keyturn.working():
-        while (await workflows.get(ctx, stranger, theirs.workflow_id)).status != "waiting":
-            await keyturn.until(await keyturn.submit("steps"), "completed")
-        with pytest.raises(NotFound):
-            await keyturn.approve(theirs.workflow_id)
-    mine = [one for one in await identity.list_people(ctx, admin) if one.person == "tara"]
-    assert list(mine[0].roles) == ["team_lead", "tech_lead"]
-    told = await explain.action(ctx, stranger, ExplainRequest(action=RISKY))
-    assert list(told.can_decide) == ["lena"]
