@@ -288,7 +288,7 @@ def listen(state: State) -> State:
     """Wait for the answer. A bare name of a category is taken at its word; anything else is classified anew."""
     *before, question = state.get("questions", [])
     likeliest = state.get("category", "")
-    given = asked(question["question"], options=question["options"], schema=_ANSWER, default=likeliest)
+    given = asked(question["question"], options=question["options"], open=True, schema=_ANSWER, default=likeliest)
     text = str(given.value).strip()
     told: Question = {**question, "answer": text, "by": [] if given.defaulted else list(given.by)}
     heard = HumanMessage(text, id=str(uuid4()))

@@ -175,6 +175,14 @@ def test_an_approval_tells_who_is_still_needed_and_a_question_what_it_takes() ->
     assert (asked.reason, asked.message) == ("input_required", "Work or home?")
     assert response_schema(question(options=["a"]))["properties"] == {"answer": {"enum": ["a"]}}
     assert response_schema(question(schema={"type": "string"}))["properties"] == {"answer": {"type": "string"}}
+    both = {"options": ["a"], "schema": {"type": "string"}}
+    assert _answer_of(**both) == {"allOf": [{"enum": ["a"]}, {"type": "string"}]}
+    assert _answer_of(**both, open=True) == {"anyOf": [{"enum": ["a"]}, {"type": "string"}]}
+    assert _answer_of(options=["a"], open=True) == {"anyOf": [{"enum": ["a"]}, {"type": "string", "pattern": r"\S"}]}
+
+
+def _answer_of(**more: Any) -> Any:
+    return response_schema(question(**more))["properties"]["answer"]
 
 
 def test_a_question_that_a_node_said_itself_is_not_said_twice() -> None:
