@@ -195,3 +195,39 @@ def _one(node: Any) -> Any:
 
 mailing = _one(review)
 failing = _one(fails)
+
+
+# Two who speak at a time, one of them declared.
+
+
+def _duet() -> Any:
+    builder = StateGraph(Chat)
+    builder.add_node("reply", reply)
+    builder.add_node("router", router)
+    builder.add_edge(START, "reply")
+    builder.add_edge(START, "router")
+    builder.add_edge(["reply", "router"], END)
+    return builder.compile()
+
+
+duet = options(_duet(), text_nodes=["reply"])
+
+
+class Odd(TypedDict, total=False):
+    text: str
+    share: float
+
+
+def counts(state: Odd) -> Odd:
+    return {"share": float("nan")}
+
+
+def _odd() -> Any:
+    builder = StateGraph(Odd)
+    builder.add_node("counts", counts)
+    builder.add_edge(START, "counts")
+    builder.add_edge("counts", END)
+    return builder.compile()
+
+
+odd = _odd()
