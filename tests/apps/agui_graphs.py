@@ -193,6 +193,26 @@ def _one(node: Any) -> Any:
     return builder.compile()
 
 
+class Log(TypedDict):
+    log: list[str]
+
+
+def repeats(state: Deploy) -> Deploy:
+    token = state.get("token", "")
+    ask(f"Shall {token} be used?", schema={"type": "string", "description": f"about {token}"})
+    return {"log": [f"used {token}"]}
+
+
+def _blabs() -> Any:
+    builder = StateGraph(Deploy, output_schema=Log)
+    builder.add_node("repeats", repeats)
+    builder.add_edge(START, "repeats")
+    builder.add_edge("repeats", END)
+    return builder.compile()
+
+
+# What it asks and what it ends with repeat a secret of its input.
+blabs = _blabs()
 mailing = _one(review)
 failing = _one(fails)
 

@@ -90,6 +90,16 @@ async def test_d6_of_two_who_speak_at_a_time_only_the_declared_one_is_heard(rita
     assert sorted(found.steps) == ["reply", "router"]
 
 
+async def test_a_question_and_a_result_that_repeat_a_secret_of_the_input_are_told_without_it(
+    rita: httpx.AsyncClient,
+) -> None:
+    asked = await run(rita, "blabs", body("t1", state={"token": "correct-horse"}))
+    ended = await respond(rita, "t1", "yes")
+    assert asked.interrupts[0]["message"] == "Shall «hidden» be used?"
+    assert ended.last["result"]["log"] == ["used «hidden»"]
+    assert "correct-horse" not in str(asked.events) + str(ended.events)
+
+
 async def test_a_state_that_is_no_json_ends_the_run_with_a_code(rita: httpx.AsyncClient) -> None:
     found = await run(rita, "odd", body("t1", said("hello")))
     assert (found.last["type"], found.last["code"]) == ("RUN_ERROR", "not_storable")
