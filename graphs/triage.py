@@ -20,7 +20,7 @@ from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMes
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import add_messages
 from langgraph.graph.state import CompiledStateGraph
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError
 from typing_extensions import TypedDict
 
 from graphs.models import chat_model
@@ -164,6 +164,11 @@ Category = Annotated[
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
+def _line(given: str) -> str:
+    """One line of what can be read: the database cannot hold a NUL, and people should not be misled by marks."""
+    return " ".join("".join(one if one.isprintable() else " " for one in given).split())
+
+
 class Other(BaseModel):
     """A category that it could be too."""
 
@@ -176,9 +181,9 @@ class Filing(BaseModel):
 
     category: Category
     confidence: Share
-    title: Annotated[str, Field(max_length=400, description="A few words")] = ""
+    title: Annotated[str, Field(max_length=400, description="A few words"), AfterValidator(_line)] = ""
     alternatives: Annotated[list[Other], Field(max_length=8)] = []
-    reason: Annotated[str, Field(max_length=1000, description="Half a sentence")] = ""
+    reason: Annotated[str, Field(max_length=1000, description="Half a sentence"), AfterValidator(_line)] = ""
 
 
 def model_name() -> str:
@@ -288,7 +293,7 @@ def listen(state: State) -> State:
     """Wait for the answer. A bare name of a category is taken at its word; anything else is classified anew."""
     *before, question = state.get("questions", [])
     likeliest = state.get("category", "")
-    given = asked(question["question"], options=question["options"], schema=_ANSWER, default=likeliest)
+    given = asked(question["question"], options=question["options"], open=True, schema=_ANSWER, default=likeliest)
     text = str(given.value).strip()
     told: Question = {**question, "answer": text, "by": [] if given.defaulted else list(given.by)}
     heard = HumanMessage(text, id=str(uuid4()))

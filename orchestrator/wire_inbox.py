@@ -28,11 +28,14 @@ class Captured(Submitted):
 
 
 class InboxQuestion(Response):
-    """A question about a capture: what it offers, and what was answered by whom. `defaulted`: nobody was asked."""
+    """A question about a capture: what it offers, and what was answered by whom. `open`: other answers are taken too.
+    `defaulted`: nobody was asked.
+    """
 
     approval_id: str
     prompt: str
     options: Sequence[str]
+    open: bool = False
     state: str
     asked_at: datetime
     expires_at: datetime

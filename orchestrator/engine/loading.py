@@ -21,6 +21,8 @@ from dotenv import dotenv_values
 from orchestrator.core.errors import GraphFault
 
 AgUi = Literal["1.0", "legacy"] | None
+# A graph of this name could never be run at `/ag-ui/{graph}`.
+_TAKEN = "respond"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,9 @@ def _mapping(file: Path, value: object) -> Mapping[str, object]:
 
 
 def _place(file: Path, name: str, value: object) -> str:
+    if name == _TAKEN:
+        detail = f"{file}: graphs.{name}: /ag-ui/{name} is where AG-UI's clients answer; give the graph another name"
+        raise GraphFault(detail, graph=name)
     place = cast("Mapping[str, object]", value).get("path") if isinstance(value, dict) else value
     if not isinstance(place, str) or not all(place.rpartition(":")):
         detail = f"{file}: graphs.{name}: write `path/to/file.py:attribute`, not {value!r}"

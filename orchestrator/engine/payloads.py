@@ -185,7 +185,7 @@ def _threshold(value: object, name: str) -> float | None:
 
 
 def _question(body: Json) -> Ask:
-    question = {key: body[key] for key in ("prompt", "options", "schema", "default") if key in body}
+    question = {key: body[key] for key in ("prompt", "options", "open", "schema", "default") if key in body}
     return Ask(
         Kind.QUESTION, "keyturn", question=checked_question(question), description=str(body["prompt"]),
         allowed=("answer",),
@@ -197,6 +197,9 @@ def checked_question(question: Json) -> Json:
     options, schema = question.get("options"), question.get("schema")
     if options is not None and (not isinstance(options, list) or not options):
         detail = "`options` must be a list with at least one entry"
+        raise InvalidInput(detail)
+    if not isinstance(question.get("open", False), bool) or (question.get("open") and options is None):
+        detail = "`open` is true or false, and says of `options` that other answers are taken too"
         raise InvalidInput(detail)
     if schema is not None:
         try:

@@ -161,14 +161,15 @@ def ask(
     options: Sequence[str] | None = None,
     schema: Mapping[str, object] | None = None,
     default: object = None,
+    open: bool = False,  # noqa: A002 what such questions are called
 ) -> object:
     """Ask a person a question and wait for the answer.
 
-    `options` limits the answer to one of these; `schema` is a JSON Schema the answer must match, checked before the
-    graph sees it. With both, the options are what is offered, and the schema says what else is an answer. `default`
-    answers at once in a session that may not ask.
+    `options` limits the answer to one of these; `schema` is a JSON Schema the answer must match; both are checked
+    before the graph sees it. With `open`, the options are only offered, and whatever matches the schema (without one,
+    any text that is not blank) is an answer too. `default` answers at once in a session that may not ask.
     """
-    return asked(prompt, options=options, schema=schema, default=default).value
+    return asked(prompt, options=options, schema=schema, default=default, open=open).value
 
 
 def asked(
@@ -177,11 +178,14 @@ def asked(
     options: Sequence[str] | None = None,
     schema: Mapping[str, object] | None = None,
     default: object = None,
+    open: bool = False,  # noqa: A002 what such questions are called
 ) -> Answer:
     """The same as `ask`, with who answered."""
     payload: dict[str, object] = {"type": "question", "prompt": prompt}
     if options is not None:
         payload["options"] = list(options)
+    if open:
+        payload["open"] = True
     if schema is not None:
         payload["schema"] = dict(schema)
     if default is not None:

@@ -91,7 +91,9 @@ def _asked(row: Params) -> Entry:
     body = cast("Mapping[str, Any]", row["body"])
     if body.get("kind") == Kind.QUESTION:
         question = cast("Mapping[str, Any]", body.get("question") or {})
-        facts = {name: question[name] for name in ("options", "schema", "default", "payload") if name in question}
+        facts = {
+            name: question[name] for name in ("options", "open", "schema", "default", "payload") if name in question
+        }
         content: object = question.get("prompt") or body.get("description")
         return {"role": "assistant", "type": "question", "content": content, "facts": {**facts, "node": body["node"]}}
     facts = {name: body.get(name) for name in ("action", "risk_level", "route", "node", "due_at", "policy")}

@@ -148,6 +148,7 @@ def _question(row: Params) -> dict[str, Any]:
         "approval_id": row["approval_id"],
         "prompt": str(asked.get("prompt", "")),
         "options": [str(one) for one in _list(asked.get("options"))],
+        "open": asked.get("open") is True,
         "state": row["state"],
         "asked_at": row["requested_at"],
         "expires_at": row["expires_at"],

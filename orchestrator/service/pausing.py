@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+from orchestrator.core.canonical import redact
 from orchestrator.core.errors import AlreadyResolved, Refusal
 from orchestrator.core.model import Status
 from orchestrator.service import interrupts, resuming, views
@@ -69,17 +70,22 @@ async def _read(ctx: Context, caller: Caller, workflow_id: str) -> tuple[Pause, 
         votes = await approvals.votes(conn, [one["approval_id"] for one in asked]) if asked else []
         now = await workflows.present(conn, ctx.clock()) if asked else row["updated_at"]
 
+    def hidden(value: object) -> object:
+        return redact.beside(value, row["input"])
+
     def shown(one: Asked) -> Interrupted:
+        requests = [views.approval_record(each, votes, now) for each in one.rows]
         return Interrupted(
-            one.id, one.rows[0]["node"], one.dialect, interrupts.shown(one),
-            [views.approval_record(each, votes, now) for each in one.rows], [each["allowed"] for each in one.rows],
+            one.id, one.rows[0]["node"], one.dialect, hidden(interrupts.shown(one)),
+            [ApprovalRecord.model_validate(hidden(each.model_dump())) for each in requests],
+            [each["allowed"] for each in one.rows],
         )  # fmt: skip
 
     ended = [one for one in asked if one["resolved_at"] is not None]
     last = max(ended, key=lambda one: one["resolved_at"], default=None)
     pause = Pause(
         workflow_id, row["graph"], Status(row["status"]), row["reason"], row["last_seq"], row["input"],
-        views.masked(row["result"]), cast("Json", views.masked(row["error"] or {})),
+        hidden(row["result"]), cast("Json", hidden(row["error"] or {})),
         str(last["resolved_by"]) if last else None, [shown(one) for one in interrupts.grouped(asked) if one.pending],
     )  # fmt: skip
     return pause, any(one["behind"] for one in asked)

@@ -34,7 +34,8 @@ from orchestrator.store import seen, workflows
 from orchestrator.store.db import Params
 from orchestrator.wire import AnswerRequest, Decided, EditRequest, VoteRequest, WithdrawRequest
 
-_MOST = 100
+# Answers that one request carries.
+MOST = 100
 # How a verdict of a client's shows in a request that has ended.
 _ENDED_AS = {"approve": {"approved", "executed"}, "reject": {"rejected"}}
 Body: TypeAlias = VoteRequest | AnswerRequest | EditRequest | WithdrawRequest
@@ -151,8 +152,8 @@ async def _check_seen(ctx: Context, caller: Caller, workflow_id: str, groups: Se
 
 
 def _meant(groups: Sequence[Asked], status: str, entries: Sequence[Entry]) -> list[tuple[Meant, Entry]]:
-    if not 0 < len(entries) <= _MOST:
-        raise InvalidInput(f"a resume carries 1 to {_MOST} answers, not {len(entries)}")
+    if not 0 < len(entries) <= MOST:
+        raise InvalidInput(f"a resume carries 1 to {MOST} answers, not {len(entries)}")
     if len(entries) > 1 and any(one.interrupt_id is None for one in entries):
         interrupts.say_which([one for one in groups if one.pending], "several answers were sent, one without a name")
     found = [

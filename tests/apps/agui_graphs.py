@@ -193,5 +193,61 @@ def _one(node: Any) -> Any:
     return builder.compile()
 
 
+class Log(TypedDict):
+    log: list[str]
+
+
+def repeats(state: Deploy) -> Deploy:
+    token = state.get("token", "")
+    ask(f"Shall {token} be used?", schema={"type": "string", "description": f"about {token}"})
+    return {"log": [f"used {token}"]}
+
+
+def _blabs() -> Any:
+    builder = StateGraph(Deploy, output_schema=Log)
+    builder.add_node("repeats", repeats)
+    builder.add_edge(START, "repeats")
+    builder.add_edge("repeats", END)
+    return builder.compile()
+
+
+# What it asks and what it ends with repeat a secret of its input.
+blabs = _blabs()
 mailing = _one(review)
 failing = _one(fails)
+
+
+# Two who speak at a time, one of them declared.
+
+
+def _duet() -> Any:
+    builder = StateGraph(Chat)
+    builder.add_node("reply", reply)
+    builder.add_node("router", router)
+    builder.add_edge(START, "reply")
+    builder.add_edge(START, "router")
+    builder.add_edge(["reply", "router"], END)
+    return builder.compile()
+
+
+duet = options(_duet(), text_nodes=["reply"])
+
+
+class Odd(TypedDict, total=False):
+    text: str
+    share: float
+
+
+def counts(state: Odd) -> Odd:
+    return {"share": float("nan")}
+
+
+def _odd() -> Any:
+    builder = StateGraph(Odd)
+    builder.add_node("counts", counts)
+    builder.add_edge(START, "counts")
+    builder.add_edge("counts", END)
+    return builder.compile()
+
+
+odd = _odd()

@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import REPOSITORY
 from tests.harness import APPS, running
-from tests.web.agui import Run, body, cancelled, check, parsed, read, resolved, respond, run, said
+from tests.web.agui import Run, body, cancelled, check, code_of, gathered, parsed, read, resolved, respond, run, said
 from tests.web.edge import Edge, served
 from tests.web.proxy import Proxy
 from tests.web.team import Team
@@ -21,17 +21,8 @@ from tests.web.test_outage import behind, recovered
 
 @pytest.fixture
 async def team(database_url: str) -> AsyncIterator[Team]:
-    """The people of the harness, each with a key, a worker, and the graphs of tests/apps/agui_graphs.py."""
-    async with (
-        running(database_url, app=APPS / "agui.json") as keyturn,
-        served(keyturn) as edge,
-        AsyncExitStack() as on,
-    ):
-        people = {
-            name: await on.enter_async_context(edge.http(await edge.key(name))) for name in ("rita", "tom", "tara")
-        }
-        await on.enter_async_context(keyturn.working())
-        yield Team(edge, keyturn, people)
+    async with gathered(database_url) as team:
+        yield team
 
 
 @pytest.fixture
@@ -42,11 +33,6 @@ def rita(team: Team) -> httpx.AsyncClient:
 @pytest.fixture
 def tara(team: Team) -> httpx.AsyncClient:
     return team.people["tara"]
-
-
-def code_of(answer: httpx.Response) -> tuple[int, str]:
-    assert answer.headers["content-type"] == "application/problem+json", answer.text
-    return answer.status_code, answer.json()["code"]
 
 
 # D1

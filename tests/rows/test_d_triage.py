@@ -267,6 +267,17 @@ async def test_d4_a_model_that_writes_its_verdict_in_place_of_calling_for_it_is_
     assert (result["category"], result["confidence"], result["scorer"]) == ("Ideas", 0.7, "llm:compatible:tiny")
 
 
+async def test_d4_what_a_model_words_is_one_plain_line_whatever_it_sends(keyturn: Keyturn, model: Model) -> None:
+    model.says.append(
+        Say({"category": "Ideas", "confidence": 0.9, "title": "Seeds\x00\n by \u202epost", "reason": "it\x00 is new"})
+    )
+    model.says.append(Say({"category": "Ideas", "confidence": 0.9, "title": " \n"}))
+    result = await filed(keyturn, await keyturn.submit("triage", text="subscriptions to seeds"))
+    assert (result["title"], result["reasons"]) == ("Seeds by post", ["it is new"])
+    blank = await filed(keyturn, await keyturn.submit("triage", text="subscriptions to seeds"))
+    assert (blank["title"], blank["scorer"]) == ("subscriptions to seeds", "llm:compatible:tiny")
+
+
 @pytest.mark.parametrize("name", ["anthropic:some-model", "nobody:some-model", "compatible:tiny"])
 async def test_d4_a_model_that_is_not_there_loses_no_capture(
     keyturn: Keyturn, monkeypatch: pytest.MonkeyPatch, name: str

@@ -107,6 +107,18 @@ async def test_a_keyturn_question_takes_only_what_it_says(keyturn: Keyturn) -> N
         assert await answers(keyturn, workflow) == {"answer": "b", "by": ["rita"]}
 
 
+async def test_options_bind_beside_a_schema_unless_the_question_is_open(keyturn: Keyturn) -> None:
+    payload = {"type": "question", "prompt": "Sure?", "options": ["yes", "no"], "schema": {"type": "string"}}
+    async with keyturn.working():
+        (bound,) = await asked(keyturn, await keyturn.submit("anything", payload=payload))
+        with pytest.raises(AnswerInvalid):
+            await keyturn.answer(bound.approval_id, "whatever")
+        workflow = await keyturn.submit("anything", payload={**payload, "open": True})
+        (free,) = await asked(keyturn, workflow)
+        await keyturn.answer(free.approval_id, "whatever", who="rita")
+        assert await answers(keyturn, workflow) == {"answer": "whatever", "by": ["rita"]}
+
+
 async def test_in_an_autonomous_workflow_the_declared_default_answers_and_gates_still_hold(keyturn: Keyturn) -> None:
     async def submit(payload: object) -> str:
         request = SubmitRequest(graph="anything", input={"payload": payload}, mode="autonomous")
@@ -311,6 +323,8 @@ MALFORMED: list[tuple[Any, str]] = [
     ({"type": "approval", "action": {"operation": "x"}, "on_reject": "explode"}, "allowed are cancel and resume"),
     ({"type": "approval", "action": {"operation": "x"}, "risk": "huge"}, "huge"),
     ({"type": "question", "prompt": "?", "options": []}, "at least one entry"),
+    ({"type": "question", "prompt": "?", "options": ["a"], "open": "yes"}, "`open` is true or false"),
+    ({"type": "question", "prompt": "?", "open": True}, "says of `options`"),
     ({"type": "question", "prompt": "?", "schema": {"type": "colour"}}, "not a JSON Schema"),
     ({"type": "question", "prompt": "?", "schema": {"$ref": "http://127.0.0.1/schema"}}, "only to its own parts"),
     ({"type": "tool_approval", "tool_call_id": "1", "name": "x", "args": []}, "`args` must be an object"),

@@ -6,6 +6,7 @@ No HTTP and no database: the translation is pure.
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -29,7 +30,7 @@ from orchestrator.web.agui.streaming import on_the_wire
 from orchestrator.web.agui.taking import Takes, brings_nothing, graph_input, takes_of
 from orchestrator.web.agui.translating import Translator
 from orchestrator.wire import ApprovalRecord, EventRecord
-from tests.web.agui import body, check, parsed, said
+from tests.web.agui import body, check, parsed, resolved, said
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 _SEQ = itertools.count(1)
@@ -175,6 +176,15 @@ def test_an_approval_tells_who_is_still_needed_and_a_question_what_it_takes() ->
     assert (asked.reason, asked.message) == ("input_required", "Work or home?")
     assert response_schema(question(options=["a"]))["properties"] == {"answer": {"enum": ["a"]}}
     assert response_schema(question(schema={"type": "string"}))["properties"] == {"answer": {"type": "string"}}
+    both: dict[str, Any] = {"options": ["a"], "schema": {"type": "string"}}
+    assert _answer_of(**both) == {"allOf": [{"enum": ["a"]}, {"type": "string"}]}
+    assert _answer_of(**both, open=True) == {"anyOf": [{"enum": ["a"]}, {"type": "string"}]}
+    assert _answer_of(options=["a"], open=True) == {"anyOf": [{"enum": ["a"]}, {"type": "string", "pattern": r"\S"}]}
+
+
+def _answer_of(**more: Any) -> object:
+    properties: Any = response_schema(question(**more))["properties"]
+    return properties["answer"]
 
 
 def test_a_question_that_a_node_said_itself_is_not_said_twice() -> None:
@@ -244,6 +254,10 @@ def test_a_resume_is_read_by_id_and_a_command_only_where_the_graph_says_so() -> 
     for wrong in ({"command": {"resume": "x", "goto": "n"}}, {"command": {"update": {}}}, {"command": []}):
         with pytest.raises(InvalidInput):
             answers(sent(forwardedProps=wrong), legacy=True)
+    with pytest.raises(InvalidInput, match="1 to 100 answers, not 101"):
+        answers(sent(resume=[resolved(f"{nth:032x}", 1) for nth in range(101)]), legacy=False)
+    with pytest.raises(InvalidInput, match="1 to 100 answers, not 101"):
+        answers(sent(forwardedProps={"command": {"resume": {f"{nth:032x}": 1 for nth in range(101)}}}), legacy=True)
     with pytest.raises(InvalidInput, match="legacy"):
         answers(sent(forwardedProps=command), legacy=False)
 
@@ -326,3 +340,14 @@ def test_the_conversation_shows_only_what_was_shown_and_keeps_what_is_the_client
     assert declared[-1].content == "answer"
     everything = of_thread(kept, [], None, QUESTION_ID)
     assert [one.id for one in everything] == ["1", "r", "2", "t"]
+
+
+def test_many_messages_of_a_client_hold_up_nobody_else() -> None:
+    many = [{"id": f"s{nth}", "role": "system", "content": ""} for nth in range(20_000)]
+    kept: list[object] = [{"type": "human", "id": f"{nth}", "content": "x"} for nth in range(1_000)]
+    theirs = sent(messages=[{"id": "0", "role": "user", "content": "x"}, *many]).messages
+    began = time.process_time()
+    told = of_thread(kept, theirs, set(), QUESTION_ID)
+    assert time.process_time() - began < 2
+    assert [one.id for one in told[:3]] == ["0", "s0", "s1"]
+    assert [one.id for one in told[-2:]] == ["998", "999"]

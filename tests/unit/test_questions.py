@@ -1,4 +1,4 @@
-"""What counts as an answer: one of the options, or what the schema says; with both, options are only offered."""
+"""What counts as an answer: what is among the options and fits the schema; of an open question, either of both."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ from orchestrator.core.questions import check_answer
 
 OPTIONS = {"prompt": "Where?", "options": ["eu", "us"]}
 SCHEMA = {"prompt": "Where?", "schema": {"type": "string", "minLength": 2}}
+BOTH = {**OPTIONS, **SCHEMA}
+OPEN = {**OPTIONS, "open": True}
+OPEN_BOTH = {**BOTH, "open": True}
 
 
 @pytest.mark.parametrize(
     ("question", "answer"),
     [
-        (OPTIONS, "eu"), (SCHEMA, "asia"), ({**OPTIONS, **SCHEMA}, "eu"), ({**OPTIONS, **SCHEMA}, "asia"),
-        ({**SCHEMA, "options": [1, 2]}, 1), ({"prompt": "?"}, None),
+        (OPTIONS, "eu"), (SCHEMA, "asia"), (BOTH, "eu"), ({**BOTH, "open": False}, "us"), ({"prompt": "?"}, None),
+        ({"options": [1, 2]}, 1), (OPEN, "eu"), (OPEN, "asia"), (OPEN_BOTH, "eu"), (OPEN_BOTH, "asia"),
+        ({**OPEN_BOTH, "options": [1, 2]}, 1),
     ],
 )  # fmt: skip
 def test_it_is_one(question: dict[str, object], answer: object) -> None:
@@ -26,7 +30,10 @@ def test_it_is_one(question: dict[str, object], answer: object) -> None:
     ("question", "answer", "fact"),
     [
         (OPTIONS, "asia", "allowed"), (OPTIONS, None, "allowed"), (SCHEMA, "x", "schema"), (SCHEMA, 5, "schema"),
-        ({**OPTIONS, **SCHEMA}, "x", "schema"), ({**OPTIONS, **SCHEMA}, None, "schema"),
+        (BOTH, "asia", "allowed"), (BOTH, "x", "allowed"), (BOTH, None, "allowed"),
+        ({**BOTH, "options": ["e", "us"]}, "e", "schema"), ({"options": [1, 0]}, True, "allowed"),
+        (OPEN, " ", "schema"), (OPEN, None, "schema"), (OPEN, 5, "schema"), (OPEN_BOTH, "x", "schema"),
+        (OPEN_BOTH, None, "schema"),
     ],
 )  # fmt: skip
 def test_it_is_none_and_the_refusal_says_what_would_be(question: dict[str, object], answer: object, fact: str) -> None:

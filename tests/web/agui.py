@@ -2,14 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
+from tests.harness import APPS, running
+from tests.web.edge import served
+from tests.web.team import Team
+
 Json = dict[str, Any]
+
+
+@contextlib.asynccontextmanager
+async def gathered(database_url: str) -> AsyncGenerator[Team]:
+    """The people of the harness, each with a key, a worker, and the graphs of tests/apps/agui_graphs.py."""
+    async with (
+        running(database_url, app=APPS / "agui.json") as keyturn,
+        served(keyturn) as edge,
+        contextlib.AsyncExitStack() as on,
+    ):
+        people = {
+            name: await on.enter_async_context(edge.http(await edge.key(name))) for name in ("rita", "tom", "tara")
+        }
+        await on.enter_async_context(keyturn.working())
+        yield Team(edge, keyturn, people)
+
+
+def code_of(answer: httpx.Response) -> tuple[int, str]:
+    """Status and code of a refusal."""
+    assert answer.headers["content-type"] == "application/problem+json", answer.text
+    return answer.status_code, answer.json()["code"]
 
 
 @dataclass

@@ -10,7 +10,7 @@ from ag_ui.core.types import RunAgentInput
 from orchestrator.core.errors import InvalidInput
 from orchestrator.core.model import Kind
 from orchestrator.service.pausing import Interrupted
-from orchestrator.service.resuming import Entry, entries_of
+from orchestrator.service.resuming import MOST, Entry, entries_of
 from orchestrator.wire import ApprovalRecord
 
 Json = Mapping[str, object]
@@ -31,9 +31,13 @@ def answers(body: RunAgentInput, *, legacy: bool) -> list[Entry]:
             ' say `ag_ui: "legacy"`'
         )
         raise InvalidInput(detail)
+    found = [] if answer is None else entries_of(answer)
     if body.resume:
-        return [Entry(one.interrupt_id, one.payload, one.status == "cancelled") for one in body.resume]
-    return [] if answer is None else entries_of(answer)
+        found = [Entry(one.interrupt_id, one.payload, one.status == "cancelled") for one in body.resume]
+    if len(found) > MOST:
+        # Each is tried by itself, and each refusal is kept in the trail.
+        raise InvalidInput(f"a resume carries 1 to {MOST} answers, not {len(found)}")
+    return found
 
 
 def _command(body: RunAgentInput) -> Json:

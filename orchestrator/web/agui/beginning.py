@@ -81,15 +81,15 @@ async def _given(
     ctx: Context, caller: Caller, thread: Thread, takes: Takes, body: RunAgentInput, running: Pause | None = None
 ) -> dict[str, object]:
     values = (await states.state(ctx, caller, thread)).values
-    known = message_ids(values.get(MESSAGES)) + message_ids(running.input.get(MESSAGES) if running else None)
+    known = message_ids(values.get(MESSAGES)) | message_ids(running.input.get(MESSAGES) if running else None)
     return graph_input(body, takes, values, known)
 
 
-def message_ids(messages: object) -> list[str]:
+def message_ids(messages: object) -> frozenset[str]:
     """The ids of messages as a graph keeps them."""
     listed = cast("list[object]", messages) if isinstance(messages, list) else list[object]()
     found = [cast("Mapping[str, object]", one).get("id") for one in listed if isinstance(one, Mapping)]
-    return [one for one in found if isinstance(one, str)]
+    return frozenset(one for one in found if isinstance(one, str))
 
 
 async def _under_way(ctx: Context, caller: Caller, thread: Thread, takes: Takes, body: RunAgentInput) -> Beginning:

@@ -84,14 +84,14 @@ def of_thread(
             found.append(message)
     before: str | None = None
     places = {message.id for message in found}
+    behind: dict[str | None, list[Message]] = {}
     for message in sent:
         if message.id in places:
             before = message.id
         elif message.role in ("system", "developer") or message.id.startswith(ours):
-            ids = [one.id for one in found]
-            found.insert(ids.index(before) + 1 if before is not None else 0, message)
-            before = message.id
-    return found
+            behind.setdefault(before, []).append(message)
+    first = behind.pop(None, [])
+    return [*first, *(one for message in found for one in (message, *behind.pop(message.id, [])))]
 
 
 def _message(one: Json, theirs: Mapping[str, Message], shown: Collection[str] | None) -> Message | None:

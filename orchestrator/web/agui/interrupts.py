@@ -8,6 +8,7 @@ from typing import Final, cast
 from ag_ui.core.types import Interrupt
 
 from orchestrator.core.model import Kind
+from orchestrator.core.questions import OTHER
 from orchestrator.service.pausing import Interrupted
 from orchestrator.wire import ApprovalRecord
 
@@ -102,8 +103,9 @@ def _answer(question: Mapping[str, object]) -> Json:
     options = question.get("options")
     if options is None:
         return schema
-    # Beside a schema the options are only what is offered.
-    return {"anyOf": [{"enum": options}, schema]} if schema else {"enum": options}
+    if question.get("open"):
+        return {"anyOf": [{"enum": options}, schema or dict(OTHER)]}
+    return {"allOf": [{"enum": options}, schema]} if schema else {"enum": options}
 
 
 def _shaped(properties: Json, required: Sequence[str]) -> Json:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -43,7 +43,7 @@ def takes_of(offer: Mapping[str, Any]) -> Takes:
     return Takes(fields or {name: {} for name in told}, frozenset(cast("Sequence[str]", schema.get("required") or ())))
 
 
-def graph_input(body: RunAgentInput, takes: Takes, values: Json, known: Sequence[str]) -> dict[str, object]:
+def graph_input(body: RunAgentInput, takes: Takes, values: Json, known: Collection[str]) -> dict[str, object]:
     """The input of a run. `values` is the thread's state as its clients see it, `known` the messages it has."""
     given = {**_changed(body.state, takes, values), **_envelope(body, takes)}
     if _MESSAGES in takes.fields:
