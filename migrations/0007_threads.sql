@@ -56,7 +56,16 @@ ALTER TABLE keyturn.graphs ADD COLUMN traits json NOT NULL DEFAULT '{}';
 
 -- The order in which events were appended, over all workflows. Commits overtake one another: who reads along must not
 -- pass a number that may still appear.
-ALTER TABLE keyturn.events ADD COLUMN position bigint GENERATED ALWAYS AS IDENTITY;
+-- What there is gets its numbers by time, and within a chain by its order.
+ALTER TABLE keyturn.events ADD COLUMN position bigint;
+UPDATE keyturn.events e SET position = n.position
+  FROM (SELECT workflow_id, seq, row_number() OVER (ORDER BY latest, workflow_id, seq) AS position
+          FROM (SELECT workflow_id, seq, max(at) OVER (PARTITION BY workflow_id ORDER BY seq) AS latest
+                  FROM keyturn.events) AS o) AS n
+ WHERE (e.workflow_id, e.seq) = (n.workflow_id, n.seq);
+ALTER TABLE keyturn.events ALTER COLUMN position SET NOT NULL,
+                           ALTER COLUMN position ADD GENERATED ALWAYS AS IDENTITY;
+SELECT setval('keyturn.events_position_seq', max(position)) FROM keyturn.events HAVING max(position) IS NOT NULL;
 CREATE INDEX events_feed ON keyturn.events (namespace, position);
 
 -- Runs as the LangGraph API counts them: one for each input and one for each resume.

@@ -182,3 +182,30 @@ async def _procrastinate_functions(connection: AsyncConnection[DictRow]) -> set[
         "SELECT oid::regprocedure::text AS name FROM pg_proc WHERE pronamespace = 'procrastinate'::regnamespace"
     )
     return {row["name"] for row in await found.fetchall()}
+
+
+async def test_events_written_before_there_were_positions_get_them_in_the_order_of_their_chains(
+    empty_database_url: str, own_migrations: Path
+) -> None:
+    threads = next(own_migrations.glob("0007_*.sql"))
+    later = [file.rename(own_migrations / f"{file.name}.later") for file in own_migrations.glob("000[7-9]_*.sql")]
+    await prepare_database(empty_database_url, own_migrations)
+    event = (
+        "INSERT INTO keyturn.events VALUES (%s, %s, 'default', now() + make_interval(secs => %s), 't', 'a', '{}', '')"
+    )
+    async with connected(empty_database_url) as connection:
+        # In another order than they happened, as it is where a row takes the place of one that is gone.
+        for chain, seq, seconds in (("wf-b", 2, 3.0), ("wf-a", 2, 1.0), ("wf-b", 1, 2.0), ("wf-a", 1, 4.0)):
+            await connection.execute(event, (chain, seq, seconds))
+    for file in later:
+        file.rename(own_migrations / file.name.removesuffix(".later"))
+    assert threads.is_file()
+    await prepare_database(empty_database_url, own_migrations)
+    async with connected(empty_database_url) as connection:
+        await connection.execute(
+            "INSERT INTO keyturn.events (workflow_id, seq, namespace, at, type, actor, body, hash)"
+            " VALUES ('wf-a', 3, 'default', now(), 't', 'a', '{}', '')"
+        )
+        found = await connection.execute("SELECT workflow_id, seq FROM keyturn.events ORDER BY position")
+        order = [(row["workflow_id"], row["seq"]) for row in await found.fetchall()]
+    assert order == [("wf-b", 1), ("wf-b", 2), ("wf-a", 1), ("wf-a", 2), ("wf-a", 3)]
