@@ -160,6 +160,8 @@ async def test_exit_codes_tell_refusal_usage_and_silence_apart(edge: Edge, tmp_p
         (2, ["status"], good, "Missing argument"),
         (2, ["submit", "steps", "--input", "{"], good, "not JSON"),
         (2, ["list", "--profile", "nowhere"], {}, "no profile nowhere"),
+        (2, ["capture", ""], good, "cannot be sent: text: String should have at least 1 character\n"),
+        (2, ["watch", "wf-none", "--case", "a"], good, "not both"),
         (2, ["serve"], {}, "KEYTURN_DATABASE_URL"),
         (2, ["up", "--app", "nowhere.json"], {}, "nowhere.json"),
         (3, ["list"], {**good, "KEYTURN_URL": "http://127.0.0.1:1"}, "does not answer"),
