@@ -188,7 +188,8 @@ async def _read_all(connection: Connection, shape: Shape, parts: Parts, state: S
         batches.append(await _batch(connection, shape, parts, page))
         done += batches[-1].rows
         total = max(expected, done)
-        progress(done=done, total=total or None, message=f"{done} of {total} rows, in {len(batches)} batches")
+        many = "1 batch" if len(batches) == 1 else f"{len(batches)} batches"
+        progress(done=done, total=total or None, message=f"{done} of {total} rows, in {many}")
     progress(100)
     return batches
 

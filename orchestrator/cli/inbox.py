@@ -62,10 +62,15 @@ def inbox(
             output.json(page)
             return
         rows = [
-            (one.id, one.status, _where(one), one.title, ago(one.created_at) if output.terminal else one.created_at)
+            (
+                one.id, one.status, _where(one), one.title,
+                ago(one.created_at) if output.terminal else one.created_at.isoformat(timespec="seconds"),
+            )
             for one in page.items
-        ]
-        columns = [Column("CAPTURE"), Column("STATUS"), Column("FILED"), Column("TITLE", fold=True), Column("CAPTURED")]
+        ]  # fmt: skip
+        # What is asked stands where it would be filed, and is long.
+        filed = Column("FILED", fold=True)
+        columns = [Column("CAPTURE"), Column("STATUS"), filed, Column("TITLE", fold=True), Column("CAPTURED")]
         output.rows(columns, rows, "The inbox is empty.")
         if output.terminal and offset + len(page.items) < page.count:
             output.line(f"{page.count} in all. More: --offset {offset + len(page.items)}")

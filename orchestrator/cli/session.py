@@ -10,6 +10,7 @@ from typing import Annotated, Final, NoReturn, cast
 
 import httpx
 import typer
+from pydantic import ValidationError
 
 from orchestrator.cli.credentials import Target, UsageError, find_target
 from orchestrator.cli.output import Output, complain
@@ -63,8 +64,16 @@ def connect(url: str | None, profile: str | None, *, as_json: bool) -> Generator
         complain(str(error))
         raise typer.Exit(REFUSED) from None
     except (UsageError, httpx.InvalidURL, ValueError) as error:
-        complain(f"this cannot be sent: {error}" if isinstance(error, ValueError) else str(error))
+        complain(f"this cannot be sent: {_wrong(error)}" if isinstance(error, ValueError) else str(error))
         raise typer.Exit(USAGE) from None
+
+
+def _wrong(error: ValueError) -> str:
+    """What is wrong with a request, field by field, without the words that are for whoever wrote the model."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    told = ((".".join(map(str, one["loc"])), one["msg"].removeprefix("Value error, ")) for one in error.errors())
+    return "; ".join(f"{where}: {what}" if where else what for where, what in told)
 
 
 def _refused(error: ApiError, output: Output, target: Target | None) -> NoReturn:

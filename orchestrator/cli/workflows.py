@@ -149,7 +149,8 @@ def watch(
 ) -> None:
     """Follow a workflow until it has finished; exit 1 unless it completed."""
     if (workflow_id is None) == (case is None):
-        raise typer.BadParameter("name a workflow, or a case with --case")
+        both = "either a workflow or a case with --case, not both"
+        raise typer.BadParameter("name a workflow, or a case with --case" if case is None else f"name {both}")
     with connect(url, profile, as_json=as_json) as session:
         if workflow_id is not None:
             _finish(session, workflow_id)

@@ -105,6 +105,13 @@ class _Mistake(TypedDict):
     type: str
 
 
+# Where pydantic's own words speak to whoever wrote the model.
+_WORDS: Final[Mapping[str, str]] = {
+    "String should match pattern '\\S'": "must not be blank",
+    "Input should be a valid dictionary or object to extract fields from": "must be a JSON object",
+}
+
+
 class ProblemResponse(JSONResponse):
     """A problem document."""
 
@@ -162,11 +169,14 @@ async def _on_keyturn_error(_request: Request, error: Exception) -> ProblemRespo
     return problem(cast("KeyturnError", error))
 
 
-async def _on_invalid(_request: Request, error: Exception) -> ProblemResponse:
+async def _on_invalid(request: Request, error: Exception) -> ProblemResponse:
     found = cast("Sequence[_Mistake]", cast("RequestValidationError", error).errors())
     if any(mistake["type"] == "json_invalid" for mistake in found):
         return problem(Malformed("the body is not JSON"))
-    errors = [{"where": ".".join(str(part) for part in item["loc"]), "what": _plain(item["msg"])} for item in found]
+    # A body of another type is a text here, which cannot have the fields.
+    if found[0]["type"] == "model_attributes_type" and "json" not in request.headers.get("content-type", ""):
+        return problem(Malformed("the body was not sent as JSON; send `Content-Type: application/json` with it"))
+    errors = [{"where": ".".join(str(part) for part in item["loc"]), "what": _plain(item)} for item in found]
     detail = "; ".join(f"{item['where']}: {item['what']}" for item in errors)
     status = STATUS["invalid_input"]
     return _document(status, "invalid_input", "Invalid input", detail, {"errors": errors}, {})
@@ -191,8 +201,8 @@ async def _on_bug(_request: Request, _error: Exception) -> ProblemResponse:
     return unexplained()
 
 
-def _plain(message: str) -> str:
-    return message.removeprefix("Value error, ")
+def _plain(mistake: _Mistake) -> str:
+    return _WORDS.get(mistake["msg"]) or mistake["msg"].removeprefix("Value error, ")
 
 
 def _document(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from orchestrator.wire import EventRecord, SubmitRequest
 from tests.harness import Keyturn, running
 from tests.rows.model_server import MUSING, Model, Say, model_server
 from tests.web.edge import Edge, served
-from tests.web.test_cli import keyturn_command
+from tests.web.test_cli import command_on_a_terminal, keyturn_command
 
 GRAPHS = Path(__file__).parents[2] / "graphs" / "langgraph.json"
 # What the rules find between a chore and a person, and cannot tell apart.
@@ -389,6 +390,17 @@ async def test_d5_a_page_that_cannot_be_is_refused_and_named(edge: Edge, query: 
     assert refused.status_code == 422
     assert refused.headers["content-type"] == "application/problem+json"
     assert query.partition("=")[0] in refused.text
+
+
+async def test_d5_a_long_question_leaves_room_for_the_rest_on_a_terminal(
+    edge: Edge, keyturn: Keyturn, tmp_path: Path
+) -> None:
+    (bank,) = await until_filed(keyturn, UNCLEAR)
+    key = await edge.key("rita")
+    shown = await asyncio.to_thread(command_on_a_terminal, "inbox", url=edge.url, key=key, cwd=tmp_path)
+    assert bank in shown
+    assert "waiting" in shown
+    assert " ago" in shown
 
 
 async def test_d5_a_capture_tells_what_was_asked_and_who_answered(edge: Edge, keyturn: Keyturn) -> None:

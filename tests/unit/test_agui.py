@@ -302,6 +302,8 @@ def test_a_graph_with_one_text_gets_the_last_words() -> None:
     two = takes_of({"input_schema": {"properties": {"a": {"type": "string"}, "b": {"type": "string"}}}, "traits": {}})
     assert graph_input(sent(messages=said("a")), two, {}, []) == {}
     assert takes_of({"input_schema": {"type": "object"}, "traits": {"fields": ["messages"]}}).fields == {"messages": {}}
+    silent = takes_of({"input_schema": {"type": "object"}, "traits": {"fields": ["message"], "says": "message"}})
+    assert graph_input(sent(messages=said("notify")), silent, {}, []) == {"message": "notify"}
 
 
 def test_state_is_given_where_it_was_changed_and_the_schema_has_the_field() -> None:

@@ -69,6 +69,27 @@ async def keyturn_command(*arguments: str, cwd: Path, **environment: str) -> Don
         return Done(await asyncio.to_thread(run), out.getvalue(), err.getvalue())
 
 
+def command_on_a_terminal(*arguments: str, url: str, key: str, cwd: Path) -> str:
+    """What `keyturn` shows on a terminal 140 columns wide."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(cwd)
+        environment = {**os.environ, "KEYTURN_URL": url, "KEYTURN_KEY": key, "COLUMNS": "140", "TERM": "xterm"}
+        os.execve(sys.executable, [sys.executable, "-m", "orchestrator.cli", *arguments], environment)  # noqa: S606 - our own program
+    shown = b""
+    while True:
+        try:
+            part = os.read(terminal, 65_536)
+        except OSError:
+            break
+        if not part:
+            break
+        shown += part
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, shown
+    return shown.decode()
+
+
 async def test_the_four_commands_work_against_a_server_on_another_port(
     edge: Edge, keyturn: Keyturn, tmp_path: Path
 ) -> None:
@@ -160,6 +181,8 @@ async def test_exit_codes_tell_refusal_usage_and_silence_apart(edge: Edge, tmp_p
         (2, ["status"], good, "Missing argument"),
         (2, ["submit", "steps", "--input", "{"], good, "not JSON"),
         (2, ["list", "--profile", "nowhere"], {}, "no profile nowhere"),
+        (2, ["capture", ""], good, "cannot be sent: text: String should have at least 1 character\n"),
+        (2, ["watch", "wf-none", "--case", "a"], good, "not both"),
         (2, ["serve"], {}, "KEYTURN_DATABASE_URL"),
         (2, ["up", "--app", "nowhere.json"], {}, "nowhere.json"),
         (3, ["list"], {**good, "KEYTURN_URL": "http://127.0.0.1:1"}, "does not answer"),
@@ -211,23 +234,7 @@ async def test_on_a_terminal_a_table_and_a_progress_bar_are_shown(edge: Edge, ke
     key = await edge.key("tara")
 
     def on_terminal(*arguments: str) -> str:
-        pid, terminal = pty.fork()
-        if pid == 0:
-            os.chdir(tmp_path)
-            environment = {**os.environ, "KEYTURN_URL": edge.url, "KEYTURN_KEY": key, "COLUMNS": "140", "TERM": "xterm"}
-            os.execve(sys.executable, [sys.executable, "-m", "orchestrator.cli", *arguments], environment)  # noqa: S606 - our own program
-        shown = b""
-        while True:
-            try:
-                part = os.read(terminal, 65_536)
-            except OSError:
-                break
-            if not part:
-                break
-            shown += part
-        os.close(terminal)
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, shown
-        return shown.decode()
+        return command_on_a_terminal(*arguments, url=edge.url, key=key, cwd=tmp_path)
 
     listed = await asyncio.to_thread(on_terminal, "list")
     assert "WORKFLOW" in listed

@@ -208,3 +208,13 @@ async def test_a_fault_of_ours_tells_nothing_of_the_inside(edge: Edge) -> None:
     assert answer.status_code == 500
     assert answer.json()["code"] == "internal"
     assert "hunter2" not in answer.text
+
+
+async def test_a_body_that_was_not_sent_as_json_is_told_apart_from_a_wrong_one(edge: Edge) -> None:
+    async with edge.http(await edge.key("rita", ("submit",))) as http:
+        form = await http.post("/inbox", content='{"text": "x"}', headers={"Content-Type": "text/plain"})
+        assert (form.status_code, form.json()["code"]) == (400, "malformed")
+        assert "send `Content-Type: application/json`" in form.json()["detail"]
+        for sent, told in [([1], "body: must be a JSON object"), ({"text": " "}, "body.text: must not be blank")]:
+            wrong = await http.post("/inbox", json=sent)
+            assert (wrong.status_code, wrong.json()["detail"]) == (422, told)

@@ -39,8 +39,11 @@ def takes_of(offer: Mapping[str, Any]) -> Takes:
     """What the newest version of a graph takes: its schema's fields, or those it told where the schema lists none."""
     schema = cast("Json", offer["input_schema"])
     fields = cast("Mapping[str, Json]", schema.get("properties") or {})
-    told = cast("Sequence[str]", cast("Json", offer["traits"]).get("fields") or ())
-    return Takes(fields or {name: {} for name in told}, frozenset(cast("Sequence[str]", schema.get("required") or ())))
+    traits = cast("Json", offer["traits"])
+    told = cast("Sequence[str]", traits.get("fields") or ())
+    # Of a schema that says nothing it is still known which field takes what a person says.
+    hinted = {name: {"type": "string"} if name == traits.get("says") != _MESSAGES else {} for name in told}
+    return Takes(fields or hinted, frozenset(cast("Sequence[str]", schema.get("required") or ())))
 
 
 def graph_input(body: RunAgentInput, takes: Takes, values: Json, known: Collection[str]) -> dict[str, object]:

@@ -78,7 +78,10 @@ def _check(body: RunCreate) -> None:
     }  # fmt: skip
     given = [name for name, value in named.items() if value]
     if given:
-        detail = f"`{given[0]}` is not taken: how a graph runs and where it stops is its author's and the policies'"
+        why = "how a graph runs and where it stops is its author's and the policies'"
+        if given[0] in ("webhook", "after_seconds"):
+            why = "nothing is called when a run ends, and no run is put off"
+        detail = f"`{given[0]}` is not taken: {why}"
         raise Unsupported(f"{detail}; leave it out", field=given[0])
 
 
