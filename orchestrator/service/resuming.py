@@ -145,9 +145,12 @@ async def _check_seen(ctx: Context, caller: Caller, workflow_id: str, groups: Se
             return
         if await seen.by(conn, caller.person, [row["approval_id"] for one in waiting for row in one.pending]):
             return
+    # Whoever was faster may have decided since `groups` was read.
+    _, groups = await _asked(ctx, caller, workflow_id)
     ended = [each for one in groups if not one.pending for each in one.rows if each["resolved_at"] is not None]
     if ended:
         interrupts.over(ended)
+    waiting = [one for one in groups if one.pending]
     interrupts.say_which(waiting, "another request of this thread was decided before, and this one you have not seen")
 
 

@@ -221,6 +221,7 @@ APART = {
     "sessions.prepared_run",
     "threads.insert_run",
     "resuming.short_of",
+    "resuming.check_seen",
     "states.shown",
     "acting.would_change",
     "explain.action",
@@ -234,6 +235,7 @@ APART = {
     "inbox.capture",
     "sessions.start",
     "threads.create",
+    "conversations.create",
     # A number, which is looked at below.
     "conversations.count",
 }

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from orchestrator.core.errors import AlreadyResolved
-from orchestrator.service import conversations, states, threads
+from orchestrator.service import conversations, resuming, states, threads
 from orchestrator.store import seen
 from orchestrator.store.db import Connection
 from tests.harness import APPS, Keyturn, caller, running
@@ -48,6 +48,18 @@ async def test_two_who_note_the_same_in_different_orders_never_wait_for_each_oth
             await _blocked(keyturn, 2)
         done = await asyncio.gather(*both, return_exceptions=True)
         assert done == [None, None]
+
+
+async def test_who_was_overtaken_while_looking_learns_by_whom(database_url: str) -> None:
+    async with running(database_url, app=APPS / "dialects.json") as keyturn, keyturn.working():
+        workflow = await keyturn.submit("anything", payload=GATE)
+        await keyturn.asked(workflow)
+        late = caller("theo")
+        _, before = await resuming._asked(keyturn.ctx, late, workflow)  # pyright: ignore[reportPrivateUsage]
+        await keyturn.approve(workflow, "tara")
+        with pytest.raises(AlreadyResolved) as refused:
+            await resuming._check_seen(keyturn.ctx, late, workflow, before)  # pyright: ignore[reportPrivateUsage]
+    assert refused.value.facts["resolved_by"] == "tara"
 
 
 async def test_what_was_seen_is_forgotten_when_it_waits_no_more(database_url: str) -> None:

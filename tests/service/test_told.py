@@ -55,6 +55,10 @@ async def test_the_first_step_never_runs_twice_at_once_where_its_worker_takes_it
     async with tasks.working() as worker:
         workflow_id = await tasks.submit("blocking", board="again")
         await places["block"].until()
+        async with tasks.ctx.db.listener("keyturn_events") as heard, asyncio.timeout(10):
+            while "step-started" not in await tasks.types(workflow_id):
+                async for _ in heard.notifies(timeout=0.5, stop_after=1):
+                    break
         # Its lease ran out unnoticed, before anything was committed, and the same worker is the one that takes it over.
         before = worker._running[workflow_id].task  # pyright: ignore[reportPrivateUsage]
         async with tasks.ctx.db.connection() as conn:
